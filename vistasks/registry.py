@@ -1,0 +1,104 @@
+"""A table from names to parts, one per seam: backbones, necks, heads, datasets, proposals, ..."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+Part = TypeVar("Part", bound=Callable[..., object])
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`` Did you mean 'resnet18'?`` for a misspelt name, or an empty string."""
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+class Registry:
+    """Names of one kind of part.
+
+    >>> BACKBONES = Registry("backbone")
+    >>> @BACKBONES.register("lenet")
+    ... def lenet(): ...
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._parts: dict[str, Callable[..., object]] = {}
+
+    def register(self, name: str) -> Callable[[Part], Part]:
+        """Decorator: puts the part into the table and returns it unchanged. A name that is taken is a ValueError."""
+
+        def add(part: Part) -> Part:
+            if name in self._parts:
+                raise ValueError(f"the {self.kind} '{name}' is registered already, by {self._parts[name]!r}")
+            self._parts[name] = part
+            return part
+
+        return add
+
+    def __getitem__(self, name: str) -> Callable[..., object]:
+        if name not in self._parts:
+            known = sorted(self._parts)
+            raise ValueError(f"unknown {self.kind} '{name}'.{nearest(name, known)} Known: {', '.join(known)}")
+        return self._parts[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._parts))
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def build(self, options: Mapping[str, Any], *, where: str, key: str = "name", given: Mapping[str, Any] | None = None) -> Any:
+        """Calls the part that ``options[key]`` names with the other options as keywords.
+
+        The part's signature is the schema: an unknown, missing or ill-typed option is a ``ValueError`` that names its
+        full path under ``where`` (for example ``model.backbone``), what was expected and the nearest name.
+        ``given`` are keywords that the program passes and a config must not.
+        """
+        if key not in options:
+            raise ValueError(f"{where}.{key} is missing; expected one of: {', '.join(self)}")
+        name = options[key]
+        if name not in self:
+            raise ValueError(f"{where}.{key}: unknown {self.kind} '{name}'.{nearest(str(name), list(self))} Known: {', '.join(self)}")
+        part, given = self._parts[name], dict(given or {})
+        values = {option: value for option, value in options.items() if option != key}
+        return part(**checked_options(part, values, where=where, given=given), **given)
+
+
+def checked_options(part: Callable[..., object], values: Mapping[str, Any], *, where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` validated and converted by the annotations of ``part``'s keywords; errors as in `Registry.build`."""
+    parameters = {name: p for name, p in inspect.signature(part).parameters.items() if p.kind is not p.VAR_KEYWORD and name not in given}
+    hints = get_type_hints(part.__init__ if inspect.isclass(part) else part)
+    problems = []
+    for name in values:
+        if name not in parameters:
+            problems.append(f"{where}.{name}: unknown option.{nearest(name, list(parameters))} Known: {', '.join(parameters) or 'none'}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in values:
+            problems.append(f"{where}.{name} is missing")
+    converted = {}
+    for name in values.keys() & parameters.keys():
+        try:
+            converted[name] = TypeAdapter(hints.get(name, Any)).validate_python(values[name])
+        except ValidationError as error:
+            reason = "; ".join(e["msg"] for e in error.errors())
+            problems.append(f"{where}.{name}: {reason}; received {values[name]!r}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return converted
+
+
+BACKBONES = Registry("backbone")
+NECKS = Registry("neck")
+HEADS = Registry("head")
+DATASETS = Registry("dataset format")
+PROPOSALS = Registry("proposal method")
+METRICS = Registry("metric")
