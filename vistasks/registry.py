@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -56,7 +57,9 @@ class Registry:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def build(self, options: Mapping[str, Any], *, where: str, key: str = "name", given: Mapping[str, Any] | None = None) -> Any:
+    def build(
+        self, options: Mapping[str, Any], *, where: str, key: str = "name", given: Mapping[str, Any] | None = None
+    ) -> Any:
         """Calls the part that ``options[key]`` names with the other options as keywords.
 
         The part's signature is the schema: an unknown, missing or ill-typed option is a ``ValueError`` that names its
@@ -67,7 +70,94 @@ class Registry:
             raise ValueError(f"{where}.{key} is missing; expected one of: {', '.join(self)}")
         name = options[key]
         if name not in self:
-            raise ValueError(f"{where}.{key}: unknown {self.kind} '{name}'.{nearest(str(name), list(self))} Known: {', '.join(self)}")
+            guess = nearest(str(name), list(self))
+            raise ValueError(f"{where}.{key}: unknown {self.kind} '{name}'.{guess} Known: {', '.join(self)}")
+        part, given = self._parts[name], dict(given or {})
+        values = {option: value for option, value in options.items() if option != key}
+        return part(**checked_options(part, values, where=where, given=given), **given)
+
+
+def checked_options(
+    part: Callable[..., object], values: Mapping[str, Any], *, where: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``values`` validated and converted by the annotations of ``part``'s keywords; errors as in `Registry.build`."""
+    if isinstance(part, partial):
+        part, given = part.func, {**part.keywords, **given}
+    parameters = {name: p for name, p in inspect.signature(part).parameters.items() if name not in given}
+    hints = get_type_hints(part.__init__ if inspect.isclass(part) else part)
+    problems = [
+        f"{where}.{name}: unknown option.{nearest(name, list(parameters))} Known: {', '.join(parameters) or 'none'}"
+        for name in values
+        if name not in parameters
+    ]
+    problems += [
+        f"{where}.{name} is missing"
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in values
+    ]
+    converted = {}
+    for name in values.keys() & parameters.keys():
+        try:
+            converted[name] = TypeAdapter(hints.get(name, Any)).validate_python(values[name])
+        except ValidationError as error:
+            for e in error.errors():
+                path = ".".join([where, name, *map(str, e["loc"])])
+                problems.append(f"{path}: {e['msg']}; received {e['input']!r}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return converted
+
+
+BACKBONES = Registry("backbone")
+    >>> @BACKBONES.register("lenet")
+    ... def lenet(): ...
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._parts: dict[str, Callable[..., object]] = {}
+
+    def register(self, name: str) -> Callable[[Part], Part]:
+        """Decorator: puts the part into the table and returns it unchanged. A name that is taken is a ValueError."""
+
+        def add(part: Part) -> Part:
+            if name in self._parts:
+                raise ValueError(f"the {self.kind} '{name}' is registered already, by {self._parts[name]!r}")
+            self._parts[name] = part
+            return part
+
+        return add
+
+    def __getitem__(self, name: str) -> Callable[..., object]:
+        if name not in self._parts:
+            known = sorted(self._parts)
+            raise ValueError(f"unknown {self.kind} '{name}'.{nearest(name, known)} Known: {', '.join(known)}")
+        return self._parts[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._parts))
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def build(
+        self, options: Mapping[str, Any], *, where: str, key: str = "name", given: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Calls the part that ``options[key]`` names with the other options as keywords.
+
+        The part's signature is the schema: an unknown, missing or ill-typed option is a ``ValueError`` that names its
+        full path under ``where`` (for example ``model.backbone``), what was expected and the nearest name.
+        ``given`` are keywords that the program passes and a config must not.
+        """
+        if key not in options:
+            raise ValueError(f"{where}.{key} is missing; expected one of: {', '.join(self)}")
+        name = options[key]
+        if name not in self:
+            guess = nearest(str(name), list(self))
+            raise ValueError(f"{where}.{key}: unknown {self.kind} '{name}'.{guess} Known: {', '.join(self)}")
         part, given = self._parts[name], dict(given or {})
         values = {option: value for option, value in options.items() if option != key}
         return part(**checked_options(part, values, where=where, given=given), **given)

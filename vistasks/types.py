@@ -188,10 +188,12 @@ class Features:
 
     ``maps[s]`` is (N, C_s, H/s, W/s) float, the last map at stride s; cell (i, j) covers the pixels
     ``[j*s, (j+1)*s) x [i*s, (i+1)*s)``. ``pooling[s]`` belongs to the pooling that made stride s, where it is published.
+    The model adds ``images`` (N, 3, H, W), the normalised input, for heads that take crops of it.
     """
 
     maps: Mapping[int, Tensor]
     pooling: Mapping[int, Pooling] = field(default_factory=dict)
+    images: Tensor | None = None
 
 
 # A trunk with its neck, as a function: normalised images (N, 3, H, W) -> Features

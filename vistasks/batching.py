@@ -1,0 +1,111 @@
+"""Samples -> Batch: scaled to the network's input size, padded to a common one, with what undoes both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vistasks.types import IGNORE_INDEX, Batch, ClassNames, Sample
+
+
+def input_size(size: tuple[int, int], *, min_side: int | None, max_side: int | None) -> tuple[int, int]:
+    """(height, width) that the network sees of a picture of ``size``: the aspect ratio kept up to rounding, at least 1x1."""
+    height, width = size
+    factor = min_side / min(height, width) if min_side else 1.0
+    if max_side:
+        factor = min(factor, max_side / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def scale_sample(sample: Sample, size: tuple[int, int]) -> Sample:
+    """The sample at another (height, width); boxes, proposals and areas scale along, masks by nearest neighbour."""
+    if sample.size == size:
+        return sample
+    height, width = size
+    fy, fx = height / sample.size[0], width / sample.size[1]
+    shrinks = fx * fy < 1
+    image = cv2.resize(sample.image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    mask = sample.segmentation
+    if mask is not None:
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    boxes, kept = _scaled(sample.boxes, fx, fy, size)
+    proposals = None if sample.proposals is None else _scaled(sample.proposals, fx, fy, size)[0]
+    return replace(
+        sample,
+        image=image,
+        segmentation=mask,
+        boxes=boxes,
+        proposals=proposals,
+        labels=sample.labels[kept],
+        difficult=sample.difficult[kept],
+        crowd=sample.crowd[kept],
+        areas=(sample.areas[kept] * (fx * fy)).astype(np.float32),
+    )
+
+
+def _scaled(boxes: np.ndarray, fx: float, fy: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes times the factors, and which were kept: float32 rounding can make a sliver empty."""
+    height, width = size
+    scaled = boxes * np.array([fx, fy, fx, fy], dtype=np.float32)
+    scaled = np.clip(scaled, 0, np.array([width, height, width, height], dtype=np.float32))
+    kept = (scaled[:, 2] > scaled[:, 0]) & (scaled[:, 3] > scaled[:, 1])
+    return scaled[kept], kept
+
+
+def collate(
+    samples: Sequence[Sample], original_sizes: Sequence[tuple[int, int]], *, classes: ClassNames, divisor: int
+) -> Batch:
+    """Pads (bottom and right, with 0 and 255) to the largest of the samples, rounded up to the trunk's ``divisor``."""
+    height = math.ceil(max(sample.size[0] for sample in samples) / divisor) * divisor
+    width = math.ceil(max(sample.size[1] for sample in samples) / divisor) * divisor
+    images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+    masks = torch.full((len(samples), height, width), IGNORE_INDEX) if classes.segmentation else None
+    for index, sample in enumerate(samples):
+        h, w = sample.size
+        images[index, :, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        if masks is not None and sample.segmentation is not None:
+            masks[index, :h, :w] = torch.from_numpy(sample.segmentation.astype(np.int64))
+    real = [~(sample.difficult | sample.crowd) for sample in samples]
+    return Batch(
+        images=images,
+        sizes=tuple(sample.size for sample in samples),
+        original_sizes=tuple(original_sizes),
+        boxes=tuple(torch.from_numpy(s.boxes[r]) for s, r in zip(samples, real)),
+        labels=tuple(torch.from_numpy(s.labels[r]) for s, r in zip(samples, real)),
+        ignored=tuple(torch.from_numpy(s.boxes[~r]) for s, r in zip(samples, real)),
+        proposals=tuple(_proposals(sample) for sample in samples),
+        segmentation=masks,
+        detection_labelled=_flags([s.labelled.detection for s in samples], len(classes.detection)),
+        segmentation_labelled=_flags([s.labelled.segmentation for s in samples], len(classes.segmentation)),
+        image_ids=tuple(sample.image_id for sample in samples),
+        paths=tuple(sample.path for sample in samples),
+    )
+
+
+def _proposals(sample: Sample) -> Tensor:
+    return torch.zeros(0, 4) if sample.proposals is None else torch.from_numpy(sample.proposals)
+
+
+def _flags(labelled: Sequence[frozenset[int]], classes: int) -> Tensor:
+    flags = torch.zeros(len(labelled), classes, dtype=torch.bool)
+    for index, ids in enumerate(labelled):
+        flags[index, sorted(ids)] = True
+    return flags
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with every tensor on ``device``."""
+    moved = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            moved[field.name] = value.to(device, non_blocking=True)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+            moved[field.name] = tuple(v.to(device, non_blocking=True) for v in value)
+    return replace(batch, **moved)

@@ -1,0 +1,114 @@
+"""Names -> objects: the only place where a config's strings become parts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import vistasks.backbones
+import vistasks.heads
+import vistasks.necks
+import vistasks.proposals  # noqa: F401 - the four imports fill the registries
+from vistasks.augment import Augment
+from vistasks.config import Config, ModelConfig, ProposalsConfig
+from vistasks.datasets import Dataset, load_dataset
+from vistasks.datasets.joined import JoinedDataset
+from vistasks.heads.head import Trunk, TrunkMismatch
+from vistasks.models import MultiTaskModel
+from vistasks.proposals.cache import CachedProposals
+from vistasks.proposals.methods import ProposalMethod
+from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS
+from vistasks.types import ClassNames
+
+TASK_WORDS = {"detection": "detect", "segmentation": "segment"}  # a model's task -> the readers' `tasks` option
+
+
+def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = True) -> MultiTaskModel:
+    """The model that a config describes.
+
+    Args:
+        config: the ``model`` section.
+        classes: the class names; those of an absent head are not read.
+        pretrained: False: the backbone's ``weights`` are not loaded, because a checkpoint follows.
+
+    Raises:
+        ValueError: an unknown part or option, with its path; a head that the trunk cannot serve, with the trunks that could.
+    """
+    backbone_options = dict(config.backbone)
+    if not pretrained:
+        backbone_options.pop("weights", None)
+    backbone = BACKBONES.build(backbone_options, where="model.backbone")
+    neck, channels = None, backbone.channels
+    if config.neck is not None:
+        neck = NECKS.build(config.neck, where="model.neck", given={"in_channels": backbone.channels})
+        channels = neck.channels
+    trunk = Trunk(name=backbone_options["name"], channels=channels, pooling=backbone.pooling)
+    heads = {task: _build_head(task, options, trunk, classes) for task, options in config.heads.items()}
+    backbone.freeze(stages=config.freeze_stages, batchnorm=config.freeze_batchnorm)
+    return MultiTaskModel(backbone, neck, heads, config.loss_weights)
+
+
+def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: ClassNames) -> Any:
+    names = getattr(classes, task)
+    where = f"model.heads.{task}"
+    if not names:
+        raise ValueError(f"{where}: the data names no class for {task}; set data.classes or data.segmentation_classes")
+    try:
+        head = HEADS.build(options, where=where, given={"trunk": trunk, "classes": names})
+    except TrunkMismatch as error:
+        raise ValueError(f"{where}: {error}. Trunks that can: {', '.join(_trunks_for(options)) or 'none'}") from None
+    if head.task != task:
+        raise ValueError(f"{where}.name: '{options['name']}' is a {head.task} head; put it under model.heads.{head.task}")
+    return head
+
+
+def _trunks_for(options: Mapping[str, Any]) -> list[str]:
+    """The registered backbones on which this head can stand, tried without memory or computation."""
+    fitting = []
+    with torch.device("meta"):
+        for name in BACKBONES:
+            try:
+                backbone: Any = BACKBONES[name]()
+                trunk = Trunk(name=name, channels=backbone.channels, pooling=backbone.pooling)
+                HEADS.build(options, where="head", given={"trunk": trunk, "classes": ("a", "b")})
+            except (TypeError, ValueError, ImportError):  # TypeError: this backbone has required options
+                continue
+            fitting.append(name)
+    return fitting
+
+
+def build_dataset(config: Config, part: str, classes: ClassNames | None = None) -> Dataset:
+    """The training or validation data of a config, over one common list of class names.
+
+    Args:
+        config: the experiment.
+        part: "train" (with the sets of ``data.also``) or "val".
+        classes: the class names to map onto; None: those of the data, in order of appearance.
+    """
+    sources = [("data", config.data.source("train" if part == "train" else "val"))]
+    if part == "train":
+        sources += [(f"data.also.{index}", options) for index, options in enumerate(config.data.also)]
+    datasets = [load_dataset(_with_tasks(options, config), where=where) for where, options in sources]
+    return JoinedDataset(datasets, classes)
+
+
+def _with_tasks(options: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The reader's ``tasks`` follow the model's heads unless the config says otherwise."""
+    name = options.get("format", "")
+    if "tasks" in options or name not in DATASETS or "tasks" not in inspect.signature(DATASETS[name]).parameters:
+        return dict(options)
+    return {**options, "tasks": [TASK_WORDS[task] for task in config.model.heads]}
+
+
+def build_proposals(config: ProposalsConfig) -> ProposalMethod:
+    """The proposal method of a config, behind its cache if it has one."""
+    method = PROPOSALS.build(config.method, where="proposals.method")
+    return method if config.cache is None or method.key is None else CachedProposals(method, config.cache)
+
+
+def build_augment(config: Config) -> Augment | None:
+    """The training augmentation, or None where the config has none."""
+    return Augment(config.augment, where="augment") if config.augment else None

@@ -1,0 +1,170 @@
+"""Save and load: safetensors with a JSON header, nothing pickled.
+
+A checkpoint is one file: tensors under ``model.`` (the weights that predict) and, in ``last``, also ``raw.`` (the weights that
+are trained, where the averaged ones predict) and ``optimizer.``; its header carries the config, the class names and the state of
+the run. Beside it lies the same header as ``NAME.json`` for people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import vistasks
+from vistasks.batching import collate, input_size, scale_sample, to_device
+from vistasks.build import build_model, build_proposals
+from vistasks.config import Config, parse_config
+from vistasks.models import MultiTaskModel
+from vistasks.types import Batch, ClassNames, Sample
+
+HEADER = "vistasks"
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], *, config: Config, classes: ClassNames, state: Any) -> None:
+    """Writes ``path`` (.safetensors) and the JSON beside it: to a temporary name, synced, then renamed."""
+    header = {
+        "version": vistasks.__version__,
+        "classes": asdict(classes),
+        "config": config.model_dump(mode="json"),
+        "state": state,
+    }
+    text = json.dumps(header)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # plain copies: safetensors refuses tensors that share memory, and the device is no property of a weight
+        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary, {HEADER: text})
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sidecar = path.with_suffix(".json")
+    temporary = sidecar.with_name(f".{sidecar.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
+    temporary.replace(sidecar)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    path: Path
+    config: Config
+    classes: ClassNames
+    state: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix.``, without it."""
+        return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file itself: a run folder stands for its ``best.safetensors``, or else its ``last``."""
+    path = Path(path)
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise ValueError(f"{path.resolve()}: no best.safetensors or last.safetensors in this folder; is it a run folder?")
+    if not path.is_file():
+        raise ValueError(f"{path.resolve()}: there is no such checkpoint or run folder")
+    return path
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint or a run folder's best one. A file that is damaged or not ours is a ``ValueError`` that names it."""
+    path = find_checkpoint(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint (.safetensors written by vistasks): {error}") from None
+    if header is None:
+        raise ValueError(
+            f"{path}: safetensors without the vistasks header. Plain weights of a trunk go into the config: "
+            f"model.backbone.weights={path}"
+        )
+    classes = ClassNames(*(tuple(header["classes"][task]) for task in ("detection", "segmentation")))
+    config = parse_config(header["config"], where=lambda keys: f"{path}, its config")
+    return Checkpoint(path, config, classes, header["state"], tensors)
+
+
+def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) -> None:
+    """Loads weights whose names and shapes must be the model's; the ``ValueError`` lists what differs."""
+    own = model.state_dict()
+    shapes = [
+        f"{name}: {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in own.keys() & weights.keys()
+        if weights[name].shape != own[name].shape
+    ]
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    differing = [("missing", missing), ("unexpected", unexpected), ("other shapes", sorted(shapes))]
+    lines = [f"  {what} ({len(names)}): {'; '.join(names[:10])}" for what, names in differing if names]
+    if lines:
+        raise ValueError("\n".join([f"{where}: these weights are not of this model:", *lines]))
+    model.load_state_dict(weights)
+
+
+def check_classes(checkpoint: Checkpoint, classes: ClassNames, where: str) -> None:
+    """A ``ValueError`` with both lists where the data's classes are not the checkpoint's."""
+    for task in checkpoint.config.model.heads:
+        have, want = getattr(checkpoint.classes, task), getattr(classes, task)
+        unknown = [name for name in want if name not in have]
+        if unknown:
+            raise ValueError(
+                f"{checkpoint.path}: {where} has {task} classes that these weights were not trained on: {', '.join(unknown)}\n"
+                f"  weights: {', '.join(have)}\n  data:    {', '.join(want)}"
+            )
+
+
+class LoadedModel:
+    """A trained model with what turns pictures into its batches; what `vistasks.predictor.Predictor` drives."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.config, self.classes, self.device = checkpoint.config, checkpoint.classes, device
+        self.model = build_model(self.config.model, self.classes, pretrained=False)
+        restore(self.model, checkpoint.part("model"), str(checkpoint.path))
+        self.model.to(device, memory_format=torch.channels_last).eval()
+        self._method = build_proposals(self.config.proposals.model_copy(update={"cache": None}))
+
+    def propose(self, image: np.ndarray) -> np.ndarray | None:
+        """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no detector."""
+        if "detection" not in self.config.model.heads:
+            return None
+        return self._method(Sample(image_id="image", path="image", image=image))
+
+    def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> Batch:
+        """Pictures (H, W, 3) uint8 RGB and their proposals, in one batch on the model's device."""
+        samples = [
+            Sample(image_id=str(i), path=f"image {i}", image=image, proposals=None if proposals is None else proposals[i])
+            for i, image in enumerate(images)
+        ]
+        sizes = [input_size(s.size, min_side=self.config.input.min_side, max_side=self.config.input.max_side) for s in samples]
+        scaled = [scale_sample(sample, size) for sample, size in zip(samples, sizes)]
+        batch = collate(scaled, [s.size for s in samples], classes=self.classes, divisor=self.model.divisor)
+        return to_device(batch, self.device)
+
+
+def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
+    """A trained model from a checkpoint or a run folder, on "cpu", "cuda" or whichever is there ("auto")."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device}: PyTorch sees no CUDA device here; use device=cpu")
+    return LoadedModel(read_checkpoint(path), torch.device(device))

@@ -1,0 +1,204 @@
+"""The command ``vistasks``. Only the parsing is imported at the start; what a command needs comes after it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  vistasks demo                                                      the main job on generated pictures, in a few minutes
+  vistasks data show   --config configs/bccd_rcnn.yaml               see what the network sees
+  vistasks train       --config configs/bccd_rcnn.yaml train.epochs=3 model.backbone.name=resnet18
+  vistasks evaluate    --config configs/bccd_rcnn.yaml --weights runs/bccd_rcnn --json report.json
+  vistasks infer       --weights runs/bccd_rcnn --source photos/ --output out/
+
+Every command has its own --help."""
+
+OVERRIDES = "config values to change, for example train.epochs=3 (key.path=value, the value in YAML)"
+
+
+def main(arguments: Sequence[str] | None = None, *, command: str | None = None) -> int:
+    """Runs the command line; returns the exit code. ``command`` is set by the scripts in tools/."""
+    parser = build_parser(command)
+    parsed = parser.parse_args(arguments)
+    if not hasattr(parsed, "run"):
+        parser.print_help()
+        return 2
+    try:
+        return parsed.run(parsed) or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if parsed.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of ``vistasks COMMAND``, or of one command alone (``tools/COMMAND.py``)."""
+    shared: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    if command is not None:
+        add, text = COMMANDS[command]
+        parser = argparse.ArgumentParser(description=text, **shared)
+        _finish(parser, add)
+        return parser
+    parser = argparse.ArgumentParser(
+        prog="vistasks", description="Detection and segmentation over one shared trunk.", epilog=EXAMPLES, **shared
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (add, text) in COMMANDS.items():
+        _finish(commands.add_parser(name, help=text.split(".")[0], description=text, **shared), add)
+    return parser
+
+
+def _finish(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentParser], None]) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add(parser)
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file (see configs/)")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _config_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from last.safetensors in the run folder")
+    parser.add_argument("--print-config", action="store_true", help="print the whole config, defaults included, and stop")
+    parser.set_defaults(run=_train)
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config, to_yaml
+
+    config = load_config(parsed.config, parsed.overrides)
+    if parsed.print_config:
+        print(to_yaml(config), end="")
+        return 0
+    from vistasks.train import train
+
+    train(config, resume=parsed.resume)
+    print(f"done: {Path(config.output).resolve()} holds best and last weights, report.json, metrics.jsonl and curves.png")
+    return 0
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    _config_arguments(parser)
+    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    parser.add_argument("--json", metavar="FILE", help="write the whole report here")
+    parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config
+
+    overrides = [*parsed.overrides, *([f"evaluate.engine={parsed.engine}"] if parsed.engine else [])]
+    config = load_config(parsed.config, overrides)
+    from rich.console import Console
+    from rich.progress import track
+
+    from vistasks.evaluate import evaluate
+    from vistasks.metrics.tables import report_tables
+    from vistasks.outputs import write_text
+
+    report = evaluate(
+        config, parsed.weights, device=parsed.device, track=lambda loader: track(loader, "evaluating", transient=True)
+    )
+    console = Console()
+    for table in report_tables(report):
+        console.print(table)
+    console.print(f"{report['images']} pictures, {report['model_seconds_per_image']:.3f} s a picture in the model", highlight=False)
+    if parsed.json:
+        write_text(Path(parsed.json), json.dumps(report, indent=1))
+        print(f"report: {Path(parsed.json).resolve()}")
+    return 0
+
+
+def _add_infer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    parser.add_argument("--source", required=True, metavar="SOURCE", help="a picture, a folder, a glob in quotes, or a video file")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--score", type=float, default=0.5, help="draw and write detections with at least this score (default .5)")
+    parser.add_argument("--batch-size", type=int, default=1, help="pictures that go through the network at once")
+    parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default), as far as the model has them")
+    parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what an unreadable picture does")
+    parser.set_defaults(run=_infer)
+
+
+def _infer(parsed: argparse.Namespace) -> int:
+    from vistasks.infer import infer_command
+
+    return infer_command(parsed)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    prepare = actions.add_parser("prepare", help="download and unpack a public data set")
+    prepare.add_argument("name", help="voc2007, voc2012, coco2017, camvid or bccd")
+    prepare.add_argument("--root", metavar="DIR", help="where to (default: data/NAME)")
+    prepare.set_defaults(run=_data_prepare)
+    check = actions.add_parser("check", help="read every picture and label once and name what is wrong")
+    _config_arguments(check)
+    check.set_defaults(run=_data_check)
+    show = actions.add_parser("show", help="write a contact sheet of what the network sees")
+    _config_arguments(show)
+    show.add_argument("--output", default="out/data.jpg", metavar="FILE", help="the picture (default: out/data.jpg)")
+    show.add_argument("--count", type=int, default=12, help="samples on the sheet")
+    show.set_defaults(run=_data_show)
+
+
+def _data_prepare(parsed: argparse.Namespace) -> int:
+    from vistasks.data_commands import prepare_command
+
+    return prepare_command(parsed.name, Path(parsed.root or f"data/{parsed.name}"))
+
+
+def _data_check(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from vistasks.data_commands import check_command
+
+    return check_command(config)
+
+
+def _data_show(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from vistasks.data_commands import show_command
+
+    return show_command(config, Path(parsed.output), count=parsed.count)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", default="runs/demo", metavar="DIR", help="where everything goes (default: runs/demo)")
+    parser.add_argument("--config", default=None, metavar="FILE", help="another config than the built-in one")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from vistasks.demo import demo
+
+    return demo(Path(parsed.output))
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "train": (_add_train, "Train a detector, a segmenter or both over one trunk, as a config says."),
+    "evaluate": (_add_evaluate, "Measure trained weights on a config's validation data: COCO and VOC AP, IoU."),
+    "infer": (_add_infer, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
+    "data": (_add_data, "Prepare, check and look at data sets."),
+    "demo": (_add_demo, "The main job on generated pictures: data, training, evaluation, inference."),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The typed configuration of an experiment: one flat YAML file plus ``key.path=value`` overrides.
+
+Nothing is inherited and nothing else in the package reads YAML. Sections with fixed keys are the classes below; a *part*
+(backbone, head, dataset, ...) is a mapping whose ``name`` picks it from its registry and whose other keys are checked against
+that part's own signature (`vistasks.registry.Registry.build`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from vistasks.registry import nearest
+
+Options = dict[str, Any]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Where the pictures and labels are. Further keys are the reader's options, shared by ``train`` and ``val``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: str = Field(description="a registered dataset format: voc, coco, mask_folder, shapes")
+    root: str
+    train: Options = Field(default={}, description="reader options of the training part, for example {split: train}")
+    val: Options = Field(default={}, description="reader options of the part that is evaluated")
+    also: list[Options] = Field(default=[], description="further training sets, each with its own format, root and options")
+
+    def source(self, part: Literal["train", "val"]) -> Options:
+        """The options for `vistasks.datasets.load_dataset` of one part."""
+        return {"format": self.format, "root": self.root, **(self.model_extra or {}), **(self.train if part == "train" else self.val)}
+
+
+class InputConfig(Section):
+    """How large a picture the network sees; aspect ratio is kept, predictions are mapped back to the original size."""
+
+    min_side: PositiveInt | None = Field(default=None, description="scale so that the shorter side has this many pixels")
+    max_side: PositiveInt | None = Field(default=None, description="but the longer side not more than this")
+
+
+class ProposalsConfig(Section):
+    method: Options = Field(default={"name": "selective_search"}, description="a registered proposal method and its options")
+    cache: str | None = Field(default="data/proposals", description="folder of the proposal cache; null: compute every time")
+
+
+class ModelConfig(Section):
+    backbone: Options
+    neck: Options | None = None
+    heads: dict[str, Options] = Field(description="one or two of: detection, segmentation")
+    loss_weights: dict[str, PositiveFloat] = Field(default={}, description="factor of each head's losses; 1 where not named")
+    freeze_stages: int = Field(default=0, ge=0, description="the first n stages of the backbone are not trained")
+    freeze_batchnorm: bool = Field(default=False, description="the backbone's BatchNorm statistics and affine stay fixed")
+
+    @model_validator(mode="after")
+    def _tasks(self) -> ModelConfig:
+        tasks = ("detection", "segmentation")
+        if not self.heads or any(task not in tasks for task in self.heads):
+            raise ValueError(f"heads must name one or two of {', '.join(tasks)}; received: {', '.join(self.heads) or 'none'}")
+        for task in self.loss_weights:
+            if task not in self.heads:
+                raise ValueError(f"loss_weights names '{task}', but heads has {', '.join(self.heads)}")
+        return self
+
+
+class OptimizerConfig(Section):
+    name: Literal["sgd", "adamw"] = "adamw"
+    lr: PositiveFloat = Field(default=1e-3, description="peak learning rate of the heads and the neck, for one optimizer step")
+    backbone_lr: PositiveFloat | None = Field(default=None, description="peak learning rate of the trunk; null: lr")
+    weight_decay: float = Field(default=1e-4, ge=0, description="not applied to biases and normalisation layers")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd only")
+
+
+class ScheduleConfig(Section):
+    name: Literal["constant", "cosine", "poly", "step"] = "cosine"
+    warmup_steps: int = Field(default=100, ge=0, description="linear from 0 to the peak rate")
+    final_factor: float = Field(default=0.01, ge=0, le=1, description="cosine: last rate over peak rate")
+    power: PositiveFloat = Field(default=0.9, description="poly: (1 - progress) ** power")
+    milestones: list[float] = Field(default=[0.7, 0.9], description="step: shares of the training after which the rate drops")
+    gamma: float = Field(default=0.1, gt=0, le=1, description="step: factor of each drop")
+
+
+class TrainConfig(Section):
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = Field(default=4, description="pictures per device and step")
+    accumulate: PositiveInt = Field(default=1, description="steps whose gradients are averaged before an update")
+    workers: int = Field(default=1, ge=0, description="data loading processes")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_grad_norm: PositiveFloat | None = None
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the averaged weights, which are then evaluated")
+    early_stopping: PositiveInt | None = Field(default=None, description="stop after this many evaluations without a better result")
+    validate_every: PositiveInt = Field(default=1, description="epochs between evaluations; the last epoch is always evaluated")
+    monitor: str | None = Field(default=None, description="what 'best' means: AP, AP50, mAP_VOC, mIoU; null: mean of AP and mIoU as present")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: PositiveInt = 1
+    deterministic: bool = Field(default=False, description="only deterministic kernels; slower")
+
+
+class EvaluateConfig(Section):
+    batch_size: PositiveInt = 4
+    engine: Literal["hotcoco", "pycocotools"] = "hotcoco"
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    output: str = Field(description="the run folder")
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig
+    input: InputConfig = InputConfig()
+    augment: list[Any] = Field(default=[], description="albumentations transforms by name with their arguments, in order")
+    proposals: ProposalsConfig = ProposalsConfig()
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML where ``1e-3`` is a number (PyYAML follows YAML 1.1 and reads text) and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for (key_node, _), key in zip(node.value, keys):
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads, overrides and checks a config file.
+
+    Raises a ``ValueError`` that lists every problem with file, line, full key path, what was expected and what came.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ValueError(f"{path}: there is no such config file.{nearest(path.name, beside)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.load(text, _Loader)
+        lines = dict(_key_lines(yaml.compose(text, _Loader), ()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected keys and values (output, data, model, ...), received {type(values).__name__}")
+    overridden = {}
+    for override in overrides:
+        keys = apply_override(values, override)
+        overridden[keys] = override
+
+    def where(keys: tuple[Any, ...]) -> str:
+        for length in range(len(keys), 0, -1):
+            if keys[:length] in overridden:
+                return f"command line, {overridden[keys[:length]]}"
+            if keys[:length] in lines:
+                return f"{path}:{lines[keys[:length]]}"
+        return str(path)
+
+    return parse_config(values, where=where)
+
+
+def parse_config(values: Mapping[str, Any], *, where: Any = lambda keys: "config") -> Config:
+    """A checked `Config` from plain values; ``where(keys)`` says where a key was written, for the messages."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(e, where) for e in error.errors())) from None
+
+
+def apply_override(values: dict[str, Any], override: str) -> tuple[Any, ...]:
+    """Puts ``a.b=value`` (value in YAML; a number picks a list's entry) into nested values; returns the key path."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ValueError(f"command line: expected key.path=value, received '{override}'")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise ValueError(f"command line, {override}: the value is not readable as YAML") from None
+    keys: list[Any] = dotted.split(".")
+    node: Any = values
+    for depth, key in enumerate(keys):
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise ValueError(f"command line, {override}: '{'.'.join(keys[:depth])}' is a list of {len(node)}, so '{key}' must be 0 to {len(node) - 1}")
+            keys[depth] = key = int(key)
+        elif not isinstance(node, dict):
+            raise ValueError(f"command line, {override}: '{'.'.join(keys[:depth])}' is a value, it has no '{key}'")
+        if depth == len(keys) - 1:
+            node[key] = value
+        elif isinstance(node, list):
+            node = node[key]
+        else:
+            if node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+    return tuple(keys)
+
+
+def _key_lines(node: yaml.Node | None, keys: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], int]]:
+    found = []
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            found.append(((*keys, key.value), key.start_mark.line + 1))
+            found += _key_lines(value, (*keys, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            found.append(((*keys, index), value.start_mark.line + 1))
+            found += _key_lines(value, (*keys, index))
+    return found
+
+
+def _explain(error: Any, where: Any) -> str:
+    keys = tuple(error["loc"])
+    place = f"{where(keys)}: {'.'.join(str(key) for key in keys)}"
+    if error["type"] == "extra_forbidden":
+        known = list(_section_at(keys[:-1]).model_fields)
+        return f"{place}: unknown key.{nearest(str(keys[-1]), known)} Known: {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}: {error['msg']}; received {error['input']!r}"
+
+
+def _section_at(keys: tuple[Any, ...]) -> type[BaseModel]:
+    section: Any = Config
+    for key in keys:
+        section = section.model_fields[key].annotation
+    return section
+
+
+def to_yaml(config: Config) -> str:
+    """The whole config with every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=130)

@@ -1,0 +1,74 @@
+"""Several data sets as one, over one list of class names: how a batch comes to mix samples labelled for different things."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vistasks.types import IGNORE_INDEX, ClassNames, Labelled, Sample
+
+
+def joined_classes(parts: Sequence[ClassNames]) -> ClassNames:
+    """All names, in order of first appearance."""
+    detection = dict.fromkeys(name for part in parts for name in part.detection)
+    segmentation = dict.fromkeys(name for part in parts for name in part.segmentation)
+    return ClassNames(tuple(detection), tuple(segmentation))
+
+
+class JoinedDataset:
+    """The samples of all ``datasets`` in order; class ids mapped by name onto ``classes``.
+
+    Raises a ``ValueError`` where a set has a class that ``classes`` lacks. An image id that stands in several sets is prefixed by
+    the set's number.
+    """
+
+    def __init__(self, datasets: Sequence, classes: ClassNames | None = None) -> None:
+        self.datasets = list(datasets)
+        self.classes = classes or joined_classes([d.classes for d in datasets])
+        self._maps = [_Maps(d.classes, self.classes) for d in datasets]
+        self._index = [(number, index) for number, d in enumerate(datasets) for index in range(len(d))]
+        ids = [d.ids[index] for d in datasets for index in range(len(d))]
+        seen: dict[str, int] = {}
+        for image_id in ids:
+            seen[image_id] = seen.get(image_id, 0) + 1
+        self.ids = [i if seen[i] == 1 else f"{number}/{i}" for i, (number, _) in zip(ids, self._index)]
+        self.paths = [path for d in datasets for path in d.paths]
+        self.notes = [note for d in datasets for note in d.notes]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Sample:
+        number, inner = self._index[index]
+        sample = self.datasets[number][inner]
+        return replace(self._maps[number](sample), image_id=self.ids[index])
+
+
+class _Maps:
+    def __init__(self, source: ClassNames, target: ClassNames) -> None:
+        self.detection = np.array([_position(name, target.detection) for name in source.detection], dtype=np.int64)
+        segmentation = [_position(name, target.segmentation) for name in source.segmentation]
+        self.segmentation = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+        self.segmentation[: len(segmentation)] = segmentation
+        self.same = source == target
+
+    def __call__(self, sample: Sample) -> Sample:
+        if self.same:
+            return sample
+        return replace(
+            sample,
+            labels=self.detection[sample.labels] if len(sample.labels) else sample.labels,
+            segmentation=None if sample.segmentation is None else self.segmentation[sample.segmentation],
+            labelled=Labelled(
+                frozenset(int(self.detection[i]) for i in sample.labelled.detection),
+                frozenset(int(self.segmentation[i]) for i in sample.labelled.segmentation),
+            ),
+        )
+
+
+def _position(name: str, names: tuple[str, ...]) -> int:
+    if name not in names:
+        raise ValueError(f"the data has the class '{name}', but the model's classes are: {', '.join(names) or 'none'}")
+    return names.index(name)

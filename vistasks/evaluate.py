@@ -1,0 +1,93 @@
+"""Predict, update, compute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from vistasks.batching import to_device
+from vistasks.build import build_dataset, build_proposals
+from vistasks.checkpoint import LoadedModel, check_classes, read_checkpoint
+from vistasks.config import Config
+from vistasks.loading import EpochOrder, Pipeline, batches
+from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
+from vistasks.models import MultiTaskModel
+from vistasks.types import Batch, ClassNames, Sample
+
+
+def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: str) -> dict[str, Any]:
+    """The metrics of each task, by the key under which a report has them."""
+    metrics: dict[str, Any] = {}
+    if "detection" in tasks:
+        metrics["coco"] = CocoAveragePrecision(classes.detection, engine=engine)
+        metrics["voc_2007"] = VocAveragePrecision(classes.detection, form="11-point")
+        metrics["voc_area"] = VocAveragePrecision(classes.detection, form="area")
+    if "segmentation" in tasks:
+        metrics["iou"] = MeanIoU(classes.segmentation)
+    return metrics
+
+
+def evaluate_model(
+    model: MultiTaskModel, loader: Iterable[tuple[Batch, list[Sample]]], metrics: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Updates the metrics over all batches; returns counts and the seconds spent in the model per image.
+
+    The model is put into ``eval()`` mode and back.
+    """
+    was_training = model.training
+    model.eval()
+    images, seconds = 0, 0.0
+    for batch, originals in loader:
+        start = time.perf_counter()
+        predictions = model.predict(to_device(batch, device))
+        seconds += time.perf_counter() - start
+        images += len(originals)
+        for prediction, sample in zip(predictions, originals):
+            for metric in metrics.values():
+                metric.update(prediction, sample)
+    model.train(was_training)
+    return {"images": images, "model_seconds_per_image": seconds / max(1, images)}
+
+
+def headline(report: dict[str, Any]) -> dict[str, float | None]:
+    """The few numbers that a run is followed by; each name says its protocol."""
+    numbers: dict[str, float | None] = {}
+    if "coco" in report:
+        numbers |= {key: report["coco"][key] for key in ("AP", "AP50", "AP75")}
+        numbers |= {"VOC2007_mAP": report["voc_2007"]["mAP"], "VOC_mAP": report["voc_area"]["mAP"]}
+    if "iou" in report:
+        numbers |= {key: report["iou"][key] for key in ("mIoU", "pixel_accuracy", "mean_class_accuracy")}
+    return numbers
+
+
+def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any = lambda loader: loader) -> dict[str, Any]:
+    """The report of a trained model on the config's validation data: the metrics' results under their keys.
+
+    Args:
+        config: what data, how scaled, which proposals. The model itself is the checkpoint's.
+        weights: a checkpoint or a run folder.
+        device: "auto", "cpu" or "cuda".
+        track: wraps the loader, for a progress bar.
+    """
+    from vistasks.checkpoint import load_model
+
+    checkpoint = read_checkpoint(weights)
+    data = build_dataset(config, "val", None)
+    check_classes(checkpoint, data.classes, f"the data at {config.data.root}")
+    data = build_dataset(config, "val", checkpoint.classes)
+    loaded: LoadedModel = load_model(weights, device)
+    tasks = list(loaded.config.model.heads)
+    propose = build_proposals(config.proposals) if "detection" in tasks else None
+    pipeline = Pipeline(data, propose, None, loaded.config.input, 0)
+    order = EpochOrder(len(data), batch_size=config.evaluate.batch_size, shuffle=False, seed=0)
+    loader = batches(
+        pipeline, order, classes=loaded.classes, divisor=loaded.model.divisor, workers=min(1, config.train.workers)
+    )
+    metrics = build_metrics(loaded.classes, tasks, config.evaluate.engine)
+    counts = evaluate_model(loaded.model, track(loader), metrics, loaded.device)
+    report: dict[str, Any] = {"weights": str(checkpoint.path), "data": config.data.source("val"), **counts}
+    report |= {key: metric.compute() for key, metric in metrics.items()}
+    return {**report, "headline": headline(report)}

@@ -1,0 +1,53 @@
+"""What every task head is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from vistasks.types import Batch, Encoder, Features
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What a head needs to know of the trunk (with its neck) to size itself.
+
+    channels: stride -> channels of the map at that stride. pooling: stride -> what SegNet mirrors (see
+    `vistasks.backbones.backbone.PoolingStage`); empty where the trunk publishes no pooling indices.
+    """
+
+    name: str
+    channels: Mapping[int, int]
+    pooling: Mapping[int, Any]
+
+
+class TrunkMismatch(ValueError):
+    """This head cannot stand on this trunk. The builder adds which trunks could."""
+
+
+class Head(nn.Module, ABC):
+    """A task head: owns its loss and its decoding. Both read one batch's features; neither changes them."""
+
+    task: ClassVar[str]  # "detection" or "segmentation"
+    needs_pooling: ClassVar[bool] = False  # reads Features.pooling
+    reads_image_features: bool = True  # False: only ever calls `encode` on crops of its own
+
+    @abstractmethod
+    def loss(self, features: Features, batch: Batch, encode: Encoder) -> dict[str, Tensor]:
+        """Named scalar losses, float32. What a batch does not label adds exactly 0, through every parameter."""
+
+    @abstractmethod
+    def predict(self, features: Features, batch: Batch, encode: Encoder) -> Sequence[Any]:
+        """`Detections` or `SegmentationMap` of each image, in pixels of the original images."""
+
+
+def require_strides(head: str, trunk: Trunk, strides: Sequence[int]) -> None:
+    """A `TrunkMismatch` unless the trunk has a map at each of the strides."""
+    lacking = [stride for stride in strides if stride not in trunk.channels]
+    if lacking:
+        have, want = (", ".join(map(str, s)) for s in (sorted(trunk.channels), strides))
+        raise TrunkMismatch(f"{head} needs maps at strides {want}, but the trunk '{trunk.name}' has strides {have}")

@@ -1,0 +1,53 @@
+"""SegNet (Badrinarayanan, Kendall, Cipolla 2017): a decoder that unpools by the encoder's pooling indices."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vistasks.heads.head import Trunk, TrunkMismatch
+from vistasks.heads.segmentation import SegmentationHead
+from vistasks.registry import HEADS
+from vistasks.types import Features
+
+
+def _stage(channels: int, out: int, convs: int, kernel: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index in range(convs):
+        width = out if index == convs - 1 else channels
+        layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+@HEADS.register("segnet")
+class SegNet(SegmentationHead):
+    """The encoder mirrored: each pooling is undone by its indices, then as many convolutions as the encoder's stage had.
+
+    Args:
+        trunk: must publish pooling indices (VGG, LeNet-5, segnet_basic).
+        classes: the class names.
+        class_weights: see `SegmentationHead`; the paper balances by median frequency (section 3.1).
+    """
+
+    needs_pooling = True
+
+    def __init__(self, *, trunk: Trunk, classes: tuple[str, ...], class_weights: dict[str, float] | None = None) -> None:
+        super().__init__(classes, class_weights)
+        if not trunk.pooling:
+            raise TrunkMismatch(f"segnet unpools by the encoder's pooling indices, and the trunk '{trunk.name}' publishes none")
+        self.strides = sorted(trunk.pooling, reverse=True)
+        stages = []
+        for index, stride in enumerate(self.strides):
+            pooled = trunk.pooling[stride]
+            following = self.strides[index + 1 : index + 2]
+            out = trunk.pooling[following[0]].channels if following else pooled.channels
+            stages.append(_stage(pooled.channels, out, pooled.convs, pooled.kernel))
+        self.stages = nn.ModuleList(stages)
+        self.classifier = nn.Conv2d(trunk.pooling[self.strides[-1]].channels, len(classes), 1)
+
+    def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
+        x = features.maps[self.strides[0]]
+        for stride, stage in zip(self.strides, self.stages):
+            pooling = features.pooling[stride]
+            x = stage(functional.max_unpool2d(x, pooling.indices, 2, output_size=pooling.size))
+        return self.classifier(x)

@@ -1,0 +1,278 @@
+"""Training: one loop that is read top to bottom."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+import vistasks
+from vistasks.batching import to_device
+from vistasks.build import build_augment, build_dataset, build_model, build_proposals
+from vistasks.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
+from vistasks.config import Config, to_yaml
+from vistasks.datasets import Dataset
+from vistasks.ema import AveragedWeights
+from vistasks.evaluate import build_metrics, evaluate_model, headline
+from vistasks.loading import EpochOrder, Pipeline, batches
+from vistasks.models import MultiTaskModel
+from vistasks.optimization import build_optimizer, learning_rate_factor, set_learning_rate
+from vistasks.progress import TrainingDisplay
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what ``last`` saves besides tensors."""
+
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished optimizer steps
+    best: float | None = None
+    best_epoch: int = 0
+    results: dict[str, Any] = field(default_factory=dict)
+
+
+def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
+    """Trains, evaluates every few epochs, and returns the best evaluation's headline numbers.
+
+    Writes into ``config.output``: config.yaml, environment.json, metrics.jsonl, TensorBoard events, best and last checkpoints,
+    report.json of the best evaluation and curves.png.
+
+    Args:
+        config: the experiment.
+        resume: go on from ``last.safetensors`` of the run folder.
+    """
+    folder = Path(config.output)
+    checkpoint = _checkpoint_to_resume(folder, config) if resume else _refuse_used_folder(folder)
+    fabric = Fabric(accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision)
+    fabric.launch()
+    fabric.seed_everything(config.seed, verbose=False)
+    torch.use_deterministic_algorithms(config.train.deterministic)
+    data, val = build_dataset(config, "train"), None
+    if config.data.val:
+        val = build_dataset(config, "val", data.classes)
+    model = build_model(config.model, data.classes, pretrained=checkpoint is None)
+    run = Run(config, fabric, model, data, val, checkpoint)
+    run.announce()
+    return run.loop()
+
+
+def _refuse_used_folder(folder: Path) -> None:
+    if (folder / "last.safetensors").exists():
+        raise ValueError(
+            f"{folder.resolve()} holds a run already (last.safetensors). Go on with it by --resume, or choose another folder "
+            "by output=..., or remove it"
+        )
+
+
+def _checkpoint_to_resume(folder: Path, config: Config) -> Checkpoint:
+    path = folder / "last.safetensors"
+    if not path.is_file():
+        raise ValueError(f"--resume: there is no {path.resolve()} to go on from")
+    checkpoint = read_checkpoint(path)
+    if checkpoint.config.model != config.model:
+        raise ValueError(f"--resume: the model section of the config is not that of {path}; a resumed run keeps its model")
+    return checkpoint
+
+
+class Run:
+    """What a training loop holds: the parts, and where it stands."""
+
+    def __init__(
+        self,
+        config: Config,
+        fabric: Fabric,
+        model: MultiTaskModel,
+        data: Dataset,
+        val: Dataset | None,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.config, self.fabric, self.data, self.val = config, fabric, data, val
+        self.folder = Path(config.output)
+        self.model = model.to(memory_format=torch.channels_last)
+        optimizer = build_optimizer(model, config.train.optimizer)
+        self.wrapped, self.optimizer = fabric.setup(model, optimizer)
+        self.averaged = AveragedWeights(model, config.train.ema) if config.train.ema else None
+        self.progress = Progress()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
+        self.order, self.loader = self._loader(Pipeline(data, propose, build_augment(config), config.input, config.seed), True)
+        self.val_loader = None
+        if val is not None:
+            _, self.val_loader = self._loader(Pipeline(val, propose, None, config.input, config.seed), False)
+        self.steps_per_epoch = max(1, len(self.order) // config.train.accumulate)
+
+    def _loader(self, pipeline: Pipeline, shuffle: bool) -> tuple[EpochOrder, Any]:
+        train = self.config.train
+        order = EpochOrder(
+            len(pipeline),
+            batch_size=train.batch_size if shuffle else self.config.evaluate.batch_size,
+            shuffle=shuffle,
+            seed=self.config.seed,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        workers = train.workers if shuffle else min(1, train.workers)
+        return order, batches(pipeline, order, classes=self.data.classes, divisor=self.model.divisor, workers=workers)
+
+    def announce(self) -> None:
+        """The run folder's first files, and the first lines on the screen."""
+        if not self.fabric.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(to_yaml(self.config), encoding="utf-8")
+        environment = {
+            "vistasks": vistasks.__version__,
+            "python": sys.version,
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": str(self.fabric.device),
+            "threads": torch.get_num_threads(),
+            "command": sys.argv,
+        }
+        (self.folder / "environment.json").write_text(json.dumps(environment, indent=1), encoding="utf-8")
+        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        print(f"run folder   {self.folder.resolve()}")
+        print(f"data         {Path(self.config.data.root).resolve()}: {len(self.data)} training, {len(self.val or [])} evaluation")
+        for task in self.config.model.heads:
+            print(f"{task:12} {', '.join(getattr(self.data.classes, task))}")
+        print(f"model        {self.config.model.backbone['name']}, {parameters / 1e6:.2f} M trained parameters")
+        device, precision = self.fabric.device, self.config.train.precision
+        print(f"training     {self.config.train.epochs} epochs of {self.steps_per_epoch} steps on {device}, {precision}", flush=True)
+        for note in self.data.notes:
+            print(f"note         {note}")
+
+    def loop(self) -> dict[str, Any]:
+        """Epochs until the last, or until nothing has got better for ``early_stopping`` evaluations."""
+        train = self.config.train
+        total = train.epochs * self.steps_per_epoch
+        with TrainingDisplay(self.folder, total, self.progress.step, active=self.fabric.is_global_zero) as display:
+            while self.progress.epoch < train.epochs and not self._stalled():
+                self._train_epoch(display, total)
+                self.progress.epoch += 1
+                is_last = self.progress.epoch == train.epochs
+                if self.val_loader is not None and (is_last or self.progress.epoch % train.validate_every == 0):
+                    self._evaluate(display)
+                self._save("last", everything=True)
+        if self.val_loader is None:
+            self._save("best", everything=False)
+        return self.progress.results
+
+    def _train_epoch(self, display: TrainingDisplay, total: int) -> None:
+        config, accumulate = self.config.train, self.config.train.accumulate
+        self.order.epoch = self.progress.epoch
+        self.wrapped.train()
+        for index, (batch, _) in enumerate(self.loader):
+            updates = (index + 1) % accumulate == 0
+            if index >= self.steps_per_epoch * accumulate:  # a rest too small for an update
+                break
+            rate = set_learning_rate(self.optimizer, learning_rate_factor(self.progress.step, total, config.schedule))
+            with self.fabric.no_backward_sync(self.wrapped, enabled=not updates):
+                terms = self.wrapped(to_device(batch, self.fabric.device))
+                loss = torch.stack(list(terms.values())).sum()
+                self._refuse_non_finite(loss, terms, batch.paths)
+                self.fabric.backward(loss / accumulate)
+            if not updates:
+                continue
+            if config.clip_grad_norm:
+                self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if self.averaged is not None:
+                self.averaged.update(self.model, self.progress.step)
+            self.progress.step += 1
+            display.step(self.progress.step, self.progress.epoch, terms, rate, images=len(batch) * accumulate * self.fabric.world_size)
+
+    def _refuse_non_finite(self, loss: Tensor, terms: Mapping[str, Tensor], paths: tuple[str, ...]) -> None:
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())
+            raise FloatingPointError(
+                f"step {self.progress.step}: the loss is not finite ({values}). Pictures of this step: {', '.join(paths)}. "
+                "A lower train.optimizer.lr, train.clip_grad_norm=1 or train.precision=32-true usually help"
+            )
+
+    def _evaluate(self, display: TrainingDisplay) -> None:
+        metrics = build_metrics(self.data.classes, self.config.model.heads, self.config.evaluate.engine)
+        model = self.averaged.model if self.averaged is not None else self.model
+        start = time.perf_counter()
+        with self.fabric.autocast():
+            counts = evaluate_model(model, display.track(self.val_loader, "evaluating"), metrics, self.fabric.device)
+        self._gather(metrics)
+        report: dict[str, Any] = {**counts, **{key: metric.compute() for key, metric in metrics.items()}}
+        numbers = headline(report)
+        value = self._monitored(numbers)
+        better = value is not None and (self.progress.best is None or value > self.progress.best)
+        display.evaluation(self.progress.epoch, self.progress.step, numbers, time.perf_counter() - start, better)
+        if better or self.progress.best is None:
+            self.progress.best, self.progress.best_epoch, self.progress.results = value, self.progress.epoch, numbers
+            self._save("best", everything=False)
+            if self.fabric.is_global_zero:
+                (self.folder / "report.json").write_text(json.dumps({**report, "headline": numbers}, indent=1), encoding="utf-8")
+
+    def _gather(self, metrics: dict[str, Any]) -> None:
+        """Every process gets the union of all processes' states: each sample counts once."""
+        if self.fabric.world_size == 1:
+            return
+        for metric in metrics.values():
+            states: list[Any] = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(states, metric.state())
+            metric.reset()
+            for state in states:
+                metric.merge(state)
+
+    def _monitored(self, numbers: Mapping[str, float | None]) -> float | None:
+        wanted = self.config.train.monitor
+        if wanted is not None and wanted not in numbers:
+            raise ValueError(f"train.monitor: '{wanted}' is not among the results: {', '.join(numbers)}")
+        values = [numbers.get(key) for key in ([wanted] if wanted else ["AP", "mIoU"])]
+        present = [value for value in values if value is not None]
+        return sum(present) / len(present) if present else None
+
+    def _stalled(self) -> bool:
+        patience = self.config.train.early_stopping
+        waited = (self.progress.epoch - self.progress.best_epoch) // self.config.train.validate_every
+        return patience is not None and self.progress.best is not None and waited >= patience
+
+    def _save(self, name: str, *, everything: bool) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        predicting = self.averaged.model if self.averaged is not None else self.model
+        tensors = {f"model.{key}": value for key, value in predicting.state_dict().items()}
+        state: dict[str, Any] = {**vars(self.progress)}
+        if everything:
+            if self.averaged is not None:
+                tensors |= {f"raw.{key}": value for key, value in self.model.state_dict().items()}
+            optimizer = self.optimizer.state_dict()
+            for index, values in optimizer["state"].items():
+                tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in values.items() if value is not None}
+            state["optimizer_groups"] = [[int(i) for i in group["params"]] for group in optimizer["param_groups"]]
+            tensors["random.torch"] = torch.get_rng_state()
+        save_checkpoint(
+            self.folder / f"{name}.safetensors", tensors, config=self.config, classes=self.data.classes, state=state
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        where = str(checkpoint.path)
+        if self.averaged is not None:
+            restore(self.averaged.model, checkpoint.part("model"), where)
+        restore(self.model, checkpoint.part("raw") or checkpoint.part("model"), where)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in checkpoint.part("optimizer").items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        if checkpoint.state["optimizer_groups"] != [group["params"] for group in groups]:
+            raise ValueError(f"{where}: its optimizer groups other parameters; a resumed run keeps frozen stages and rates as they were")
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        torch.set_rng_state(checkpoint.part("random")["torch"])
+        kept = {key: value for key, value in checkpoint.state.items() if key in Progress.__dataclass_fields__}
+        self.progress = Progress(**kept)
