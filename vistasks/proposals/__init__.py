@@ -1,6 +1,7 @@
-"""Region proposals: image -> boxes."""
+"""Region proposals: image -> boxes. Importing the room fills the table `vistasks.registry.PROPOSALS`."""
 
 from vistasks.proposals.graph_segmentation import graph_segmentation
+from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.selective_search import selective_search
 
-__all__ = ["graph_segmentation", "selective_search"]
+__all__ = ["ProposalMethod", "graph_segmentation", "selective_search"]

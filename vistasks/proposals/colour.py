@@ -35,8 +35,8 @@ def _hue(rgb: np.ndarray) -> np.ndarray:
 def _rgi(rgb: np.ndarray) -> np.ndarray:
     """Normalised red and green with intensity."""
     total = rgb.sum(axis=2, dtype=np.float32)
-    scale = 255 / np.maximum(total, 1)
-    return np.stack([(rgb[..., 0] * scale).astype(np.uint8), (rgb[..., 1] * scale).astype(np.uint8), (total / 3).astype(np.uint8)])
+    shares = rgb[..., :2] * (255 / np.maximum(total, 1))[..., None]
+    return _planes(np.dstack([shares, total / 3]).astype(np.uint8))
 
 
 COLOUR_SPACES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

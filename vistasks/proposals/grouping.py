@@ -102,7 +102,6 @@ def group(
     sizes[:initial] = size
     boxes[:initial] = box
     colour_planes = np.float32(colours // 25)
-    texture_planes = colour_planes
     for i in range(initial):
         scale = np.float32(1) / (np.float32(size[i]) * colour_planes)
         for j in range(counts.shape[1]):
