@@ -1,0 +1,142 @@
+"""Image and mask files -> arrays: the one place where files become pixels.
+
+`read_image` gives upright 8-bit RGB whatever the file holds:
+
+==========================  =============================================================================
+EXIF orientation            applied, so that the array looks as a viewer shows it
+grey, 1-bit                 the value in all three channels
+16-bit (grey or colour)     the high byte (65535 -> 255), the same for grey and colour
+palette                     the palette's colours
+transparency                composed over white, as a browser shows it on a page
+CMYK, YCbCr, LAB            Pillow's conversion, colour profiles ignored
+animations, several pages   the first
+==========================  =============================================================================
+
+Masks are data, not pictures: nothing is rotated, blended or converted, and JPEG masks are refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+
+_ORIENTATION_TAG = 0x0112
+# EXIF 2.3, 4.6.4 A, tag Orientation: what makes the stored pixels upright
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# what Pillow's decoders raise on damaged files, found by cutting and flipping bytes of all supported formats
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright. An empty, truncated or non-image file is a ``ValueError`` that names it."""
+    with _opened(path) as image:
+        turn = _UPRIGHT.get(_orientation(image))
+        image.load()
+        rgb = _to_rgb(image, path)
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the array that `read_image` would give, from the file's header alone."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def read_index_mask(path: str | Path) -> np.ndarray:
+    """(H, W) uint8 or int32 values of a palette or grey mask, as stored: palette colours and EXIF play no role.
+
+    A colour picture or a JPEG (whose values are not the ones that were written) is a ``ValueError``.
+    """
+    with _opened(path) as image:
+        _refuse_lossy(image, path)
+        if image.mode in ("P", "L"):
+            return np.array(image)
+        if image.mode == "1":
+            return np.array(image).astype(np.uint8)
+        if image.mode.startswith("I"):
+            return np.array(image).astype(np.int32)
+        raise ValueError(
+            f"{path}: expected a mask with one value a pixel (palette or grey), but its pixels are {image.mode}; "
+            "for masks painted in colours give `mask_colours`"
+        )
+
+
+def read_colour_mask(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a mask painted in colours (palette masks: the palette's colours); alpha is left off."""
+    with _opened(path) as image:
+        _refuse_lossy(image, path)
+        if image.mode not in ("RGB", "RGBA", "P", "PA"):
+            raise ValueError(
+                f"{path}: expected a mask painted in RGB colours, but its pixels are {image.mode}; "
+                "for masks of class values give `mask_values` instead of `mask_colours`"
+            )
+        # by way of RGBA, since a palette with a transparent entry converts to RGB with a warning only
+        return np.array(image.convert("RGBA"))[..., :3].copy()
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    try:
+        if Path(path).stat().st_size == 0:
+            raise ValueError(f"{path}: the file is empty (0 bytes)")
+        with Image.open(path) as image:
+            yield image
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: too large an image to read safely ({error})") from error
+    except _DAMAGE as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: not a readable image, or a truncated one ({type(error).__name__}: {error})") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation 1..8; 1 where there is none or where it is nonsense."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # asking further would decode the whole image
+    value = image.getexif().get(_ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return Image.fromarray(_high_byte(np.array(image), path)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError(f"{path}: floating-point pixels have no agreed range; save the image as 8- or 16-bit")
+    if "A" in image.getbands() or "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
+        layers = image.convert("RGBA")
+        white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layers).convert("RGB")
+    return image.convert("RGB")
+
+
+def _high_byte(values: np.ndarray, path: str | Path) -> np.ndarray:
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > 65535:
+        raise ValueError(f"{path}: grey values {lowest}..{highest} do not fit into 16 bits; save the image as 8- or 16-bit")
+    return (values.astype(np.int64) >> 8).astype(np.uint8)
+
+
+def _refuse_lossy(image: Image.Image, path: str | Path) -> None:
+    if image.format in ("JPEG", "MPO"):
+        raise ValueError(f"{path}: a JPEG cannot hold a mask, since compression changes its values; save masks as PNG")

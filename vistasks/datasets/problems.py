@@ -1,0 +1,30 @@
+"""Faults are collected over the whole data set and told together, not one a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SHOWN = 20
+
+
+def listed(faults: Sequence[str], *, limit: int = SHOWN) -> str:
+    """The first ``limit`` faults, one an indented line, and how many more there are."""
+    lines = [f"  {fault}" for fault in faults[:limit]]
+    if len(faults) > limit:
+        lines.append(f"  ... and {len(faults) - limit} more")
+    return "\n".join(lines)
+
+
+def raise_if_any(faults: Sequence[str], *, source: str, advice: Sequence[str] = ()) -> None:
+    """One ``ValueError`` with the first 20 faults and their total; nothing if there are none."""
+    if faults:
+        total = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
+        raise ValueError(f"{source}: {total}\n{listed(faults)}" + "".join(f"\n{line}" for line in advice if line))
+
+
+def counted(faults: Sequence[str], what: str, *, limit: int = 5) -> list[str]:
+    """A note such as ``2 boxes dropped: a.xml object 11: zero area; ...``, in a list; an empty list without faults."""
+    if not faults:
+        return []
+    more = f"; and {len(faults) - limit} more" if len(faults) > limit else ""
+    return [f"{len(faults)} {what}: {'; '.join(faults[:limit])}{more}"]
