@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -19,7 +20,15 @@ from vistasks.registry import BACKBONES
 from vistasks.types import Features
 
 # The stages of EfficientNet-B0 (paper, table 1): expansion, kernel, stride, channels, repeats
-_STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
+_STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
 _SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width, depth
 _STEM, _HEAD = 32, 1280
 
@@ -90,15 +99,15 @@ class EfficientNetLite(Backbone):
         x, start = self.stem(images), 0
         maps: dict[int, Tensor] = {}
         for stride, end in self._ends.items():
-            for block in self.blocks[start:end]:
-                x = block(x)
+            for index in range(start, end):
+                x = self.blocks[index](x)
             maps[stride], start = x, end
         return Features(maps=maps)
 
     def stages(self) -> list[nn.Module]:
         """The stem, then the blocks of strides 2, 4, 8, 16 and 32."""
         starts = [0, *self._ends.values()]
-        return [self.stem, *(self.blocks[start:end] for start, end in zip(starts, starts[1:], strict=False))]
+        return [self.stem, *(self.blocks[start:end] for start, end in pairwise(starts))]
 
 
 class ClassifierHead(nn.Module):
@@ -129,7 +138,8 @@ def imagenet_classifier(backbone: EfficientNetLite, *, weights: str = OFFLINE) -
     """``backbone`` as it is, under the published head: shows whether a trunk still sees what ImageNet taught it."""
     classifier = ImageNetClassifier(backbone)
     source = _source(backbone.variant)
-    state = {name.removeprefix("head."): tensor for name, tensor in read_weights(weights, source).items() if source.is_classifier(name)}
+    named = read_weights(weights, source).items()
+    state = {name.removeprefix("head."): tensor for name, tensor in named if source.is_classifier(name)}
     fill(classifier.head, state, label=weights)
     return classifier
 

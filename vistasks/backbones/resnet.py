@@ -76,9 +76,10 @@ class ResNet(Backbone):
         inputs = 64
         for index, depth in enumerate(depths):
             width = 64 << index
-            blocks = [block(inputs if i == 0 else width * block.expansion, width, stride=2 if i == 0 and index else 1) for i in range(depth)]
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+            blocks: list[nn.Module] = [block(inputs, width, stride=2 if index else 1)]
             inputs = width * block.expansion
+            blocks += [block(inputs, width, stride=1) for _ in range(depth - 1)]
+            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
             self.channels[4 << index] = inputs
         self.min_size = 32
         initialise(self)
