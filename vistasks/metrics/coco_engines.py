@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -94,9 +94,7 @@ def _found_annotations(columns: DetectionColumns) -> list[dict[str, Any]]:
     ]
 
 
-def _curves(accumulated: Mapping[str, Any] | None) -> Curves:
-    if not accumulated:
-        raise RuntimeError("the COCO engine accumulated nothing")
+def _curves(accumulated: Any) -> Curves:
     return np.asarray(accumulated["precision"], np.float64), np.asarray(accumulated["recall"], np.float64)
 
 

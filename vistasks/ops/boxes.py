@@ -8,18 +8,19 @@ from __future__ import annotations
 import math
 
 import torch
-import torchvision
 from torch import Tensor
 
 # Fast R-CNN's scaling of the targets to about unit variance: 1 / the standard deviations (.1, .1, .2, .2)
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 # the greatest dw, dh that is decoded: a side may grow from 16 pixels, about one cell, to 1000, about one image
 CLIP = math.log(1000 / 16)
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """(N, 4), (M, 4) -> (N, M) float32 intersection over union; 0 for a pair of empty boxes."""
-    return torch.nan_to_num(torchvision.ops.box_iou(a.float(), b.float()), nan=0.0)
+    shared = _shared(a, b)
+    return shared / (_areas(a)[:, None] + _areas(b)[None] - shared).clamp(min=_TINY)
 
 
 def box_iof(boxes: Tensor, regions: Tensor) -> Tensor:
@@ -27,11 +28,18 @@ def box_iof(boxes: Tensor, regions: Tensor) -> Tensor:
 
     What decides whether a proposal lies in an ignored (crowd, difficult) region; 0 for an empty box.
     """
-    boxes, regions = boxes.float(), regions.float()
-    corner = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
-    sides = (torch.minimum(boxes[:, None, 2:], regions[None, :, 2:]) - corner).clamp(min=0)  # (N, M, 2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return sides.prod(-1) / areas.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+    return _shared(boxes, regions) / _areas(boxes).clamp(min=_TINY)[:, None]
+
+
+def _shared(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4), (M, 4) -> (N, M) float32 areas of the intersections."""
+    a, b = a.float(), b.float()
+    corner = torch.maximum(a[:, None, :2], b[None, :, :2])
+    return (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - corner).clamp(min=0).prod(-1)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:].float() - boxes[:, :2].float()).prod(-1)
 
 
 def encode(rois: Tensor, targets: Tensor, weights: tuple[float, float, float, float] = WEIGHTS) -> Tensor:
