@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 _UNIX_TYPE, _UNIX_LINK, _UNIX_FILE, _UNIX_FOLDER = 0o170000, 0o120000, 0o100000, 0o040000
-Advance = Callable[[int, int], None]
+Advance = Callable[[int, int], None]  # (bytes written, bytes in all)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _write(archive: Path, folder: Path, chosen: list[tuple[_Member, Path]], tota
                 raise ValueError(f"{archive}: the member '{member.name}' has no content")
             with source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except (*_DAMAGE, RuntimeError) as error:  # RuntimeError: encrypted, or an unknown compression
             raise ValueError(f"{archive}: damaged at '{member.name}': {error}; remove it and run again") from error
         written += member.size
         advance(written, total)
@@ -96,16 +97,23 @@ def _under(parts: tuple[str, ...], top: tuple[str, ...]) -> tuple[str, ...]:
 @contextmanager
 def _members(archive: Path) -> Iterator[list[_Member]]:
     try:
-        if zipfile.is_zipfile(archive):
-            opened: Any = zipfile.ZipFile(archive)
-            members = [_zip_member(opened, info) for info in opened.infolist()]
-        else:
-            opened = tarfile.open(archive)  # noqa: SIM115 - closed below
-            members = [_tar_member(opened, info) for info in opened.getmembers()]
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{archive}: not a whole tar or zip archive: {error}; remove it and run again") from error
+        opened: Any = zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive)  # noqa: SIM115
+    except _DAMAGE as error:
+        raise _damaged(archive, error) from error
     with opened:
+        try:
+            if isinstance(opened, zipfile.ZipFile):
+                members = [_zip_member(opened, info) for info in opened.infolist()]
+            else:
+                members = [_tar_member(opened, info) for info in opened.getmembers()]
+        except _DAMAGE as error:
+            raise _damaged(archive, error) from error
         yield members
+
+
+def _damaged(archive: Path, error: Exception) -> ValueError:
+    reason = str(error).splitlines()[0]  # tarfile lists every compression it tried
+    return ValueError(f"{archive}: not a whole tar or zip archive ({reason}); remove it and run again")
 
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
