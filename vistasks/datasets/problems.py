@@ -7,6 +7,14 @@ from collections.abc import Sequence
 SHOWN = 20
 
 
+class DataFaults(ValueError):
+    """Faults found in one pass over a data set's files; ``faults`` has them all, the message the first."""
+
+    def __init__(self, message: str, faults: Sequence[str]) -> None:
+        super().__init__(message)
+        self.faults = list(faults)
+
+
 def listed(faults: Sequence[str], *, limit: int = SHOWN) -> str:
     """The first ``limit`` faults, one an indented line, and how many more there are."""
     lines = [f"  {fault}" for fault in faults[:limit]]
@@ -16,10 +24,11 @@ def listed(faults: Sequence[str], *, limit: int = SHOWN) -> str:
 
 
 def raise_if_any(faults: Sequence[str], *, source: str, advice: Sequence[str] = ()) -> None:
-    """One ``ValueError`` with the first 20 faults and their total; nothing if there are none."""
+    """One `DataFaults` (a ``ValueError``) with the first 20 faults and their total; nothing if there are none."""
     if faults:
         total = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
-        raise ValueError(f"{source}: {total}\n{listed(faults)}" + "".join(f"\n{line}" for line in advice if line))
+        message = f"{source}: {total}\n{listed(faults)}" + "".join(f"\n{line}" for line in advice if line)
+        raise DataFaults(message, faults)
 
 
 def counted(faults: Sequence[str], what: str, *, limit: int = 5) -> list[str]:
