@@ -20,8 +20,8 @@ class _Announcement(event.Listener):
 
     def on_start(self, event: event.Event) -> None:
         """Called by numba when it starts to compile any function; only those of this room are announced."""
-        module = getattr(getattr(event.data.get("dispatcher"), "py_func", None), "__module__", "")
-        if not self.said and module.startswith(__package__):
+        module = getattr(getattr(event.data.get("dispatcher"), "py_func", None), "__module__", None)
+        if not self.said and str(module).startswith(__package__):
             self.said = True
             print(f"compiling selective search once (about {ABOUT_SECONDS} s)...", file=sys.stderr, flush=True)
 

@@ -54,35 +54,33 @@ def _sorted_edges(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ``edges[starts[bucket] : starts[bucket + 1]]``, in raster order.
     """
     _, height, width = weights.shape
-    highest = 0
+    counts = np.zeros((4, 1 << 16), dtype=np.int32)
     for direction in range(4):
         down = 0 if direction == 0 else 1
         across = 1 if direction == 0 else direction - 2
         for y in range(height - down):
-            row = weights[direction, y]
             for x in range(1 if across < 0 else 0, width - 1 if across > 0 else width):
-                highest = max(highest, np.int64(row[x]))
-    starts = np.zeros(4 * (highest + 1) + 1, dtype=np.int64)
+                counts[direction, weights[direction, y, x]] += 1
+    highest = (1 << 16) - 1
+    while highest > 0 and counts[0, highest] + counts[1, highest] + counts[2, highest] + counts[3, highest] == 0:
+        highest -= 1
+    starts = np.empty(4 * (highest + 1) + 1, dtype=np.int32)
+    total = np.int32(0)
+    for level in range(highest + 1):
+        for direction in range(4):
+            starts[4 * level + direction] = total
+            total += counts[direction, level]
+            counts[direction, level] = starts[4 * level + direction]
+    starts[4 * (highest + 1)] = total
+    edges = np.empty(total, dtype=np.int32)
     for direction in range(4):
         down = 0 if direction == 0 else 1
         across = 1 if direction == 0 else direction - 2
         for y in range(height - down):
-            row = weights[direction, y]
             for x in range(1 if across < 0 else 0, width - 1 if across > 0 else width):
-                starts[4 * np.int64(row[x]) + direction + 1] += 1
-    for bucket in range(1, starts.size):
-        starts[bucket] += starts[bucket - 1]
-    edges = np.empty(starts[-1], dtype=np.int32)
-    fill = starts[:-1].copy()
-    for direction in range(4):
-        down = 0 if direction == 0 else 1
-        across = 1 if direction == 0 else direction - 2
-        for y in range(height - down):
-            row = weights[direction, y]
-            for x in range(1 if across < 0 else 0, width - 1 if across > 0 else width):
-                bucket = 4 * np.int64(row[x]) + direction
-                edges[fill[bucket]] = y * width + x
-                fill[bucket] += 1
+                level = weights[direction, y, x]
+                edges[counts[direction, level]] = y * width + x
+                counts[direction, level] += 1
     return edges, starts
 
 
@@ -105,25 +103,32 @@ def _join_pixels(edges: np.ndarray, starts: np.ndarray, width: int, count: int, 
     Returns (parent, size, internal, first, second, weight): the union-find forest, sizes and Int of the roots, and the
     refused edges in order of weight as pixel pairs.
     """
-    parent = np.arange(count, dtype=np.int32)
+    parent = np.arange(count).astype(np.int32)
     size = np.ones(count, dtype=np.int32)
-    threshold = np.full(count, k, dtype=np.float32)
+    threshold = np.full(count, np.float32(k), dtype=np.float32)
+    largest = 0
+    for bucket in range(starts.size - 1):
+        largest = max(largest, starts[bucket + 1] - starts[bucket])
+    waiting = np.empty(largest + 1, dtype=np.int32)
     first = np.empty(edges.size, dtype=np.int32)
     second = np.empty(edges.size, dtype=np.int32)
     weight = np.empty(edges.size, dtype=np.uint16)
+    recent = np.full(1024, -1, dtype=np.int64)  # pairs that were refused lately: most of a boundary repeats them
     refused = 0
-    offsets = (1, width - 1, width, width + 1)
     for bucket in range(starts.size - 1):
         level = np.float32(bucket >> 2)
-        offset = offsets[bucket & 3]
+        direction = bucket & 3
+        offset = 1 if direction == 0 else width + direction - 2
+        # most edges lie inside one component: they go without a branch that would be mispredicted
+        used = 0
         for position in range(starts[bucket], starts[bucket + 1]):
-            pixel = np.int64(edges[position])
-            a = np.int64(parent[pixel])
-            b = np.int64(parent[pixel + offset])
-            if a == b:
-                continue
-            a = find_root(parent, a)
-            b = find_root(parent, b)
+            pixel = edges[position]
+            waiting[used] = pixel
+            used += parent[pixel] != parent[pixel + offset]
+        for position in range(used):
+            pixel = waiting[position]
+            a = find_root(parent, pixel)
+            b = find_root(parent, pixel + offset)
             if a == b:
                 continue
             if level <= threshold[a] and level <= threshold[b]:
@@ -133,10 +138,14 @@ def _join_pixels(edges: np.ndarray, starts: np.ndarray, width: int, count: int, 
                 size[a] += size[b]
                 threshold[a] = level + np.float32(k) / np.float32(size[a])
             else:
-                first[refused] = a
-                second[refused] = b
-                weight[refused] = bucket >> 2
-                refused += 1
+                key = (np.int64(a) << 32) | np.int64(b)
+                slot = (a * 31 + b) & 1023
+                if recent[slot] != key:
+                    recent[slot] = key
+                    first[refused] = a
+                    second[refused] = b
+                    weight[refused] = bucket >> 2
+                    refused += 1
     for vertex in range(count):  # threshold -> Int
         threshold[vertex] -= np.float32(k) / np.float32(size[vertex])
     return parent, size, threshold, first[:refused], second[:refused], weight[:refused]
@@ -160,7 +169,7 @@ def _number(parent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels 0 .. n-1 in the order of their first vertex, and each label's root."""
     labels = np.empty(parent.size, dtype=np.int32)
     roots = np.empty(parent.size, dtype=np.int32)
-    of_root = np.full(parent.size, -1, dtype=np.int32)
+    of_root = np.full(parent.size, np.int32(-1), dtype=np.int32)
     count = 0
     for vertex in range(parent.size):
         root = find_root(parent, vertex)
@@ -173,20 +182,45 @@ def _number(parent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled
-def _boundary_edges(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray
+def touching(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The refused edges that still lie between two regions, as (label, label, weight), in order of weight."""
-    kept = 0
+    """Each pair of touching regions once, with its lightest edge: (first, second, weight), lightest first.
+
+    The edges come in order of weight; ``labels`` maps their ends to ``count`` regions. Only the lightest edge of a pair can
+    ever join it: once an edge was refused, one of its components is final.
+    """
+    capacity = 64
+    while capacity < 8 * count:
+        capacity *= 2
+    table = np.full(capacity, np.int64(-1), dtype=np.int64)
+    mask = capacity - 1
+    one = np.empty(first.size, dtype=np.int32)
+    two = np.empty(first.size, dtype=np.int32)
+    level = np.empty(first.size, dtype=np.uint16)
+    used = 0
+    last = np.int64(-1)
     for edge in range(first.size):
-        a = labels[first[edge]]
-        b = labels[second[edge]]
-        if a != b:
-            first[kept] = a
-            second[kept] = b
-            weight[kept] = weight[edge]
-            kept += 1
-    return first[:kept], second[:kept], weight[:kept]
+        a = np.int64(labels[first[edge]])
+        b = np.int64(labels[second[edge]])
+        if a == b:
+            continue
+        if a > b:
+            a, b = b, a
+        key = (a << 32) | b
+        if key == last:
+            continue
+        last = key
+        slot = ((a * 0x9E3779B1 + b * 0x85EBCA77) >> 7) & mask
+        while table[slot] != -1 and table[slot] != key:
+            slot = (slot + 1) & mask
+        if table[slot] == -1:
+            table[slot] = key
+            one[used] = a
+            two[used] = b
+            level[used] = weight[edge]
+            used += 1
+    return one[:used].copy(), two[:used].copy(), level[:used].copy()
 
 
 @compiled
@@ -207,10 +241,8 @@ def coarser(
     for edge in range(first.size):
         a = find_root(parent, first[edge])
         b = find_root(parent, second[edge])
-        if a == b:
-            continue
         level = np.float32(weight[edge])
-        if level <= threshold[a] and level <= threshold[b]:
+        if a != b and level <= threshold[a] and level <= threshold[b]:
             if size[a] < size[b]:
                 a, b = b, a
             parent[b] = a
@@ -226,14 +258,14 @@ def segment(planes: np.ndarray, k: float, min_size: int, levels: float) -> tuple
     """Segments smoothed planes (C, H, W) float32 in 0 .. 255.
 
     Returns (labels (H*W,) int32, size (n,) int32, internal (n,) float32 in weight levels, first, second, weight), the last
-    three being the edges between regions in order of weight (see `coarser`).
+    three being the pairs of touching regions, lightest first (see `touching` and `coarser`).
     """
     _, height, width = planes.shape
     edges, starts = _sorted_edges(_edge_weights(planes, levels))
     parent, size, internal, first, second, weight = _join_pixels(edges, starts, width, height * width, k * levels)
     _join_small(parent, size, first, second, min_size)
     labels, roots = _number(parent)
-    first, second, weight = _boundary_edges(labels, first, second, weight)
+    first, second, weight = touching(labels, first, second, weight, roots.size)
     return labels, size[roots], internal[roots], first, second, weight
 
 

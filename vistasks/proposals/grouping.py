@@ -1,8 +1,8 @@
 """Hierarchical grouping (Uijlings et al. 2013, algorithm 1): join the two most similar neighbours until one region is left.
 
 Linear memory: each region keeps its neighbours in a linked list over one pool of nodes; joining two regions joins their
-lists and drops what became double. Similarities wait in one heap; an entry whose regions have been joined is dropped when
-it comes up, and the heap is swept when dead entries fill it.
+lists and drops what became double. A pair of neighbours belongs to the younger of the two, and each region waits on a heap
+with the best of its pairs; where that neighbour is gone when the region comes up, its next best takes its place.
 """
 
 from __future__ import annotations
@@ -11,86 +11,117 @@ import numpy as np
 
 from vistasks.proposals.compiled import compiled
 from vistasks.proposals.graph_segmentation import find_root
+from vistasks.proposals.regions import COLOUR_BINS
+
+FIXED_POINT = 1 << 29  # similarities, at most 4, become integers: the heap's order is exact and the same everywhere
+REGION_BITS = 31
 
 
 @compiled
-def _push(keys: np.ndarray, lows: np.ndarray, highs: np.ndarray, used: int, key: float, low: int, high: int) -> int:
-    """Puts an entry on the binary max-heap; equal keys come up in the order of their regions."""
+def _push(heap: np.ndarray, used: int, entry: int) -> None:
+    """Puts an entry on the binary max-heap of ``used`` entries."""
     place = used
     while place > 0:
         above = (place - 1) >> 1
-        if keys[above] > key or (keys[above] == key and (lows[above], highs[above]) <= (low, high)):
+        if heap[above] >= entry:
             break
-        keys[place] = keys[above]
-        lows[place] = lows[above]
-        highs[place] = highs[above]
+        heap[place] = heap[above]
         place = above
-    keys[place] = key
-    lows[place] = low
-    highs[place] = high
-    return used + 1
+    heap[place] = entry
 
 
 @compiled
-def _sink(keys: np.ndarray, lows: np.ndarray, highs: np.ndarray, used: int, place: int) -> None:
+def _sink(heap: np.ndarray, used: int, place: int) -> None:
     """Restores the heap below ``place``."""
-    key, low, high = keys[place], lows[place], highs[place]
-    while True:
-        child = 2 * place + 1
-        if child >= used:
+    entry = heap[place]
+    child = 2 * place + 1
+    while child < used:
+        if child + 1 < used and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= entry:
             break
-        other = child + 1
-        if other < used and (
-            keys[other] > keys[child]
-            or (keys[other] == keys[child] and (lows[other], highs[other]) < (lows[child], highs[child]))
-        ):
-            child = other
-        if key > keys[child] or (key == keys[child] and (low, high) <= (lows[child], highs[child])):
-            break
-        keys[place] = keys[child]
-        lows[place] = lows[child]
-        highs[place] = highs[child]
+        heap[place] = heap[child]
         place = child
-    keys[place] = key
-    lows[place] = low
-    highs[place] = high
+        child = 2 * place + 1
+    heap[place] = entry
 
 
 @compiled
 def _similarity(
-    sizes: np.ndarray, boxes: np.ndarray, histograms: np.ndarray, a: int, b: int, area: float, colours: int, weights: np.ndarray
-) -> float:
-    """Eq. 2, 4, 5 and 6 of the paper, summed with ``weights`` (4,) of colour, texture, size and fill."""
+    sizes: np.ndarray, boxes: np.ndarray, colours: np.ndarray, textures: np.ndarray, a: int, b: int, area: float, weights: np.ndarray
+) -> int:
+    """Eq. 2, 4, 5 and 6 of the paper, summed with ``weights`` (4,) of colour, texture, size and fill; in fixed point."""
     total = np.float32(0)
-    ours, theirs = histograms[a], histograms[b]
     if weights[0] > 0:
         overlap = np.float32(0)
-        for i in range(colours):
-            overlap += min(ours[i], theirs[i])
+        for i in range(colours.shape[1]):
+            overlap += min(colours[a, i], colours[b, i])
         total += weights[0] * overlap
     if weights[1] > 0:
         overlap = np.float32(0)
-        for i in range(colours, ours.size):
-            overlap += min(ours[i], theirs[i])
+        for i in range(textures.shape[1]):  # from 0: a loop from elsewhere is not vectorised
+            overlap += min(textures[a, i], textures[b, i])
         total += weights[1] * overlap
     both = np.float32(sizes[a]) + np.float32(sizes[b])
     total += weights[2] * (np.float32(1) - both / area)
     if weights[3] > 0:
-        p, q = boxes[a], boxes[b]
-        hull = np.float32(max(p[2], q[2]) - min(p[0], q[0])) * np.float32(max(p[3], q[3]) - min(p[1], q[1]))
-        total += weights[3] * (np.float32(1) - (hull - both) / area)
-    return total
+        across = np.float32(max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0]))
+        down = np.float32(max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1]))
+        total += weights[3] * (np.float32(1) - (across * down - both) / area)
+    return np.int64(max(total, np.float32(0)) * FIXED_POINT)
+
+
+@compiled
+def _join(sizes: np.ndarray, boxes: np.ndarray, colours: np.ndarray, textures: np.ndarray, a: int, b: int, t: int) -> None:
+    """Region t becomes the union of a and b (eq. 3 of the paper)."""
+    sizes[t] = sizes[a] + sizes[b]
+    boxes[t, 0] = min(boxes[a, 0], boxes[b, 0])
+    boxes[t, 1] = min(boxes[a, 1], boxes[b, 1])
+    boxes[t, 2] = max(boxes[a, 2], boxes[b, 2])
+    boxes[t, 3] = max(boxes[a, 3], boxes[b, 3])
+    share = np.float32(sizes[a]) / np.float32(sizes[t])
+    rest = np.float32(1) - share
+    for i in range(colours.shape[1]):
+        colours[t, i] = share * colours[a, i] + rest * colours[b, i]
+    for i in range(textures.shape[1]):
+        textures[t, i] = share * textures[a, i] + rest * textures[b, i]
+
+
+@compiled
+def _lists(first: np.ndarray, second: np.ndarray, total: int) -> tuple[np.ndarray, ...]:
+    """The linked lists of neighbours: (other, following) of each node, (head, tail) of each region; -1 ends a list."""
+    pairs = first.size
+    other = np.empty(2 * pairs, dtype=np.int32)
+    following = np.empty(2 * pairs, dtype=np.int32)
+    head = np.full(total, np.int32(-1), dtype=np.int32)
+    tail = np.full(total, np.int32(-1), dtype=np.int32)
+    for node in range(2 * pairs):
+        pair = node >> 1
+        region = first[pair] if node & 1 == 0 else second[pair]
+        other[node] = second[pair] if node & 1 == 0 else first[pair]
+        following[node] = head[region]
+        if head[region] < 0:
+            tail[region] = node
+        head[region] = node
+    return other, following, head, tail
 
 
 @compiled
 def group(
-    size: np.ndarray, box: np.ndarray, counts: np.ndarray, pairs: np.ndarray, area: float, colours: int, weights: np.ndarray
+    size: np.ndarray,
+    box: np.ndarray,
+    counts: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    area: float,
+    planes: int,
+    weights: np.ndarray,
 ) -> np.ndarray:
     """All boxes of one hierarchy.
 
-    Args: size (n,) int32, box (n, 4) int32, counts (n, D) float32 of the initial regions (see `regions`), of which the first
-    ``colours`` columns are colour; pairs (m, 2) int32 neighbours, each once; area of the picture in pixels; weights (4,)
-    float32 of the colour, texture, size and fill similarities.
+    Args: size (n,) int32, box (n, 4) int32, counts (n, D) float32 of the initial regions (see `regions.describe`); first and
+    second (m,) int32, the pairs of neighbours, each once; area of the picture in pixels; planes of the colour space; weights
+    (4,) float32 of the colour, texture, size and fill similarities.
 
     Returns: (2n - 1, 4) int32, the initial regions first and the whole picture last.
     """
@@ -98,65 +129,60 @@ def group(
     total = 2 * initial - 1
     sizes = np.empty(total, dtype=np.int32)
     boxes = np.empty((total, 4), dtype=np.int32)
-    histograms = np.empty((total, counts.shape[1]), dtype=np.float32)
+    colours = np.empty((total, planes * COLOUR_BINS), dtype=np.float32)
+    textures = np.empty((total, counts.shape[1] - planes * COLOUR_BINS), dtype=np.float32)
     sizes[:initial] = size
     boxes[:initial] = box
-    colour_planes = np.float32(colours // 25)
     for i in range(initial):
-        scale = np.float32(1) / (np.float32(size[i]) * colour_planes)
-        for j in range(counts.shape[1]):
-            histograms[i, j] = counts[i, j] * scale
+        scale = np.float32(1) / (np.float32(size[i]) * np.float32(planes))
+        for j in range(colours.shape[1]):
+            colours[i, j] = counts[i, j] * scale
+        for j in range(textures.shape[1]):
+            textures[i, j] = counts[i, j + colours.shape[1]] * scale
     parent = np.arange(total).astype(np.int32)
-    # linked lists of neighbours: nodes 2p and 2p + 1 belong to pair p
-    other = np.empty(2 * len(pairs), dtype=np.int32)
-    following = np.empty(2 * len(pairs), dtype=np.int32)
-    head = np.full(total, -1, dtype=np.int32)
-    tail = np.full(total, -1, dtype=np.int32)
-    capacity = 8 * len(pairs) + 64
-    keys = np.empty(capacity, dtype=np.float32)
-    lows = np.empty(capacity, dtype=np.int32)
-    highs = np.empty(capacity, dtype=np.int32)
+    other, following, head, tail = _lists(first, second, total)
+    # each pair belongs to the younger of its regions, and a region waits on the heap once, with its best pair
+    key = np.full(other.size, np.int64(-1), dtype=np.int64)
+    best = np.full(total, np.int64(-1), dtype=np.int64)
+    for pair in range(first.size):
+        a, b = first[pair], second[pair]
+        node = 2 * pair + (b > a)
+        key[node] = _similarity(sizes, boxes, colours, textures, a, b, area, weights)
+        region = max(a, b)
+        if best[region] < 0 or key[node] > key[best[region]]:
+            best[region] = node
+    heap = np.empty(total, dtype=np.int64)
     used = 0
-    for p in range(len(pairs)):
-        for end in range(2):
-            node = 2 * p + end
-            region = pairs[p, end]
-            other[node] = pairs[p, 1 - end]
-            following[node] = head[region]
-            if head[region] < 0:
-                tail[region] = node
-            head[region] = node
-        a, b = pairs[p, 0], pairs[p, 1]
-        key = _similarity(sizes, boxes, histograms, a, b, area, colours, weights)
-        used = _push(keys, lows, highs, used, key, a, b)
-    seen = np.full(total, -1, dtype=np.int32)
+    for region in range(initial):
+        if best[region] >= 0:
+            _push(heap, used, (key[best[region]] << REGION_BITS) | region)
+            used += 1
+    seen = np.full(total, np.int32(-1), dtype=np.int32)
     made = initial
     while used > 0:
-        a, b = np.int64(lows[0]), np.int64(highs[0])
-        used -= 1
-        keys[0], lows[0], highs[0] = keys[used], lows[used], highs[used]
-        if used > 0:
-            _sink(keys, lows, highs, used, 0)
-        if parent[a] != a or parent[b] != b:
+        a = heap[0] & ((1 << REGION_BITS) - 1)
+        b = np.int64(-1)
+        if parent[a] == a:
+            b = np.int64(other[best[a]])
+            if parent[b] != b:
+                best[a] = _next_best(a, other, following, head, key, parent)
+                if best[a] >= 0:
+                    heap[0] = (key[best[a]] << REGION_BITS) | a
+                    _sink(heap, used, 0)
+                    continue
+                b = np.int64(-1)
+        if b < 0:
+            used -= 1
+            heap[0] = heap[used]
+            _sink(heap, used, 0)
             continue
         t = made
         made += 1
         parent[a] = t
         parent[b] = t
-        sizes[t] = sizes[a] + sizes[b]
-        boxes[t, 0] = min(boxes[a, 0], boxes[b, 0])
-        boxes[t, 1] = min(boxes[a, 1], boxes[b, 1])
-        boxes[t, 2] = max(boxes[a, 2], boxes[b, 2])
-        boxes[t, 3] = max(boxes[a, 3], boxes[b, 3])
-        share = np.float32(sizes[a]) / np.float32(sizes[t])
-        rest = np.float32(1) - share
-        for j in range(counts.shape[1]):
-            histograms[t, j] = share * histograms[a, j] + rest * histograms[b, j]
-        if head[a] < 0:
-            head[t] = head[b]
-        else:
-            head[t] = head[a]
-            following[tail[a]] = head[b]
+        _join(sizes, boxes, colours, textures, a, b, t)
+        head[t] = head[a]
+        following[tail[a]] = head[b]
         seen[t] = t
         before = -1
         node = head[t]
@@ -171,17 +197,31 @@ def group(
                 seen[region] = t
                 other[node] = region
                 before = node
-                key = _similarity(sizes, boxes, histograms, region, t, area, colours, weights)
-                if used == capacity:
-                    kept = 0
-                    for i in range(used):
-                        if parent[lows[i]] == lows[i] and parent[highs[i]] == highs[i]:
-                            keys[kept], lows[kept], highs[kept] = keys[i], lows[i], highs[i]
-                            kept += 1
-                    used = kept
-                    for i in range(used // 2 - 1, -1, -1):
-                        _sink(keys, lows, highs, used, i)
-                used = _push(keys, lows, highs, used, key, region, t)
+                key[node] = _similarity(sizes, boxes, colours, textures, region, t, area, weights)
+                if best[t] < 0 or key[node] > key[best[t]]:
+                    best[t] = node
             node = following[node]
         tail[t] = before
+        # the new region takes the place of a on the heap
+        if best[t] >= 0:
+            heap[0] = (key[best[t]] << REGION_BITS) | t
+        else:
+            used -= 1
+            heap[0] = heap[used]
+        _sink(heap, used, 0)
     return boxes[:made]
+
+
+@compiled
+def _next_best(
+    region: int, other: np.ndarray, following: np.ndarray, head: np.ndarray, key: np.ndarray, parent: np.ndarray
+) -> int:
+    """The node of a region's most similar neighbour that still lives and is older than it, or -1."""
+    best = -1
+    node = head[region]
+    while node >= 0:
+        neighbour = other[node]
+        if parent[neighbour] == neighbour and key[node] >= 0 and (best < 0 or key[node] > key[best]):
+            best = node
+        node = following[node]
+    return best

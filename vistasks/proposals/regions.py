@@ -86,32 +86,3 @@ def gather(
         for i in range(part.size):
             total[i] += part[i]
     return sizes, outer, sums
-
-
-@compiled
-def neighbours(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Each pair of touching regions once: (m, 2) int32 with first < second, in order of both.
-
-    ``labels`` maps the ends of the edges to regions.
-    """
-    keys = np.empty(first.size, dtype=np.int64)
-    used = 0
-    last = np.int64(-1)
-    for edge in range(first.size):
-        a = np.int64(labels[first[edge]])
-        b = np.int64(labels[second[edge]])
-        if a != b:
-            key = (min(a, b) << 32) | max(a, b)
-            if key != last:
-                keys[used] = key
-                used += 1
-                last = key
-    keys = np.sort(keys[:used])
-    pairs = np.empty((used, 2), dtype=np.int32)
-    distinct = 0
-    for i in range(used):
-        if i == 0 or keys[i] != keys[i - 1]:
-            pairs[distinct, 0] = keys[i] >> 32
-            pairs[distinct, 1] = keys[i] & 0xFFFFFFFF
-            distinct += 1
-    return pairs[:distinct]

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from vistasks.proposals.colour import COLOUR_SPACES
-from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_planes
+from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_planes, touching
 from vistasks.proposals.grouping import group
-from vistasks.proposals.regions import COLOUR_BINS, describe, gather, neighbours
+from vistasks.proposals.regions import describe, gather
 
 VERSION = 1  # of the algorithm: part of every cache key; raise it when any box changes
 SIGMA = 0.8
@@ -55,14 +55,14 @@ def _hierarchies(rgb: np.ndarray, space: str, strategies: Strategies, min_size: 
     result = []
     for k in strategies.k:
         if k == finest:
-            merged, sizes, boxes, sums = np.arange(len(size), dtype=np.int32), size, box, counts
+            sizes, boxes, sums, one, two = size, box, counts, first, second
         else:
             merged, count = coarser(size, internal, first, second, weight, k * LEVELS, min_size)
             sizes, boxes, sums = gather(merged, count, size, box, counts)
-        pairs = neighbours(merged, first, second)
+            one, two, _ = touching(merged, first, second, weight, count)
         for word in strategies.similarities:
             weights = np.array([letter in word for letter in "CTSF"], dtype=np.float32)
-            result.append(group(sizes, boxes, sums, pairs, np.float32(height * width), len(planes) * COLOUR_BINS, weights))
+            result.append(group(sizes, boxes, sums, one, two, np.float32(height * width), len(planes), weights))
     return result
 
 
