@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from vistasks.backbones.backbone import Backbone, Triple
+from vistasks.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Triple
 from vistasks.backbones.weights import WeightSource, load_weights
 from vistasks.registry import BACKBONES, nearest
 from vistasks.types import Features
@@ -70,14 +72,15 @@ def timm(*, model: str, weights: str | None = None) -> TimmBackbone:
     if not library.is_model(model):
         raise ValueError(f"timm has no model '{model}'.{nearest(model, library.list_models())}")
     try:
-        net = library.create_model(model, features_only=True, pretrained=False)
+        net: Any = library.create_model(model, features_only=True, pretrained=False)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         raise ValueError(f"timm's '{model}' cannot be a trunk: it has no feature maps ({error})") from error
     with torch.device("meta"):
-        whole = library.create_model(model, pretrained=False)
-    statistics = whole.pretrained_cfg
+        whole: Any = library.create_model(model, pretrained=False)
+    statistics = whole.pretrained_cfg or {}
+    mean, std = tuple(statistics.get("mean", IMAGENET_MEAN)), tuple(statistics.get("std", IMAGENET_STD))
     strides = list(net.feature_info.reduction())
-    trunk = TimmBackbone(model, net, strides, mean=tuple(statistics["mean"]), std=tuple(statistics["std"]))
+    trunk = TimmBackbone(model, net, strides, mean=mean, std=std)
     # timm flattens names in feature extractors: blocks.0.conv becomes blocks_0.conv
     ours = {name.replace(".", "_"): name for name in net.state_dict()}
     rest = tuple(name for name in whole.state_dict() if name.replace(".", "_") not in ours)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,11 +33,8 @@ class FPN(nn.Module):
         if channels < 1:
             raise ValueError(f"fpn: channels must be at least 1, not {channels}")
         self.channels = dict.fromkeys(chosen, channels)
-        self.lateral = nn.ModuleDict({str(stride): nn.Conv2d(in_channels[stride], channels, 1) for stride in chosen})
-        self.output = nn.ModuleDict({str(stride): nn.Conv2d(channels, channels, 3, padding=1) for stride in chosen})
-        for conv in [*self.lateral.values(), *self.output.values()]:
-            nn.init.kaiming_uniform_(conv.weight, a=1)  # linear layers: no gain for a ReLU
-            nn.init.zeros_(conv.bias)
+        self.lateral = nn.ModuleDict({str(stride): _linear(in_channels[stride], channels, 1) for stride in chosen})
+        self.output = nn.ModuleDict({str(stride): _linear(channels, channels, 3) for stride in chosen})
 
     def forward(self, features: Features) -> Features:
         """The trunk's features to maps of ``channels`` channels, (N, C, H/s, W/s); the poolings do not pass."""
@@ -48,3 +47,11 @@ class FPN(nn.Module):
             maps[stride] = self.output[str(stride)](merged)
             above = merged
         return Features(maps={stride: maps[stride] for stride in self.channels})
+
+
+def _linear(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """A convolution without activation, and so initialised without the gain for a ReLU."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    nn.init.zeros_(cast(Tensor, conv.bias))
+    return conv
