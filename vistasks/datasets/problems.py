@@ -10,7 +10,7 @@ SHOWN = 20
 class DataFaults(ValueError):
     """Faults found in one pass over a data set's files; ``faults`` has them all, the message the first."""
 
-    def __init__(self, message: str, faults: Sequence[str]) -> None:
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.faults = list(faults)
 

@@ -1,0 +1,69 @@
+"""What ``vistasks data prepare | check | show`` do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from vistasks.build import build_augment, build_dataset, build_proposals
+from vistasks.config import Config
+from vistasks.datasets import Dataset
+from vistasks.datasets.check import CheckReport, check, failed
+from vistasks.datasets.prepare import prepare
+from vistasks.drawing.contact_sheet import contact_sheet
+from vistasks.loading import Pipeline
+from vistasks.types import ClassNames
+
+
+def prepare_command(name: str, root: Path) -> int:
+    """Downloads and unpacks a known data set into ``root``; returns the exit code."""
+    prepare(name, root)
+    return 0
+
+
+def check_command(config: Config) -> int:
+    """Reads the training and the validation data once and prints what is in them and what is wrong; 1 if anything is."""
+    classes: ClassNames | None = None
+    good, paths = True, {}
+    console = Console()
+    for part in ("train", "val") if config.data.val else ("train",):
+        report, dataset = _checked(config, part, classes)
+        if dataset is not None:
+            classes = classes or dataset.classes
+            paths[part] = set(dataset.paths)
+        if len(paths) == 2 and (both := sorted(paths["train"] & paths["val"])):
+            report.warnings.append(f"{len(both)} images are in train and in val: {', '.join(both[:5])}")
+        report.show(console)
+        good = good and report.good
+    console.print("\nall can be read" if good else "\nmend or leave out what is listed under problems, then check again")
+    return 0 if good else 1
+
+
+def _checked(config: Config, part: str, classes: ClassNames | None) -> tuple[CheckReport, Dataset | None]:
+    try:
+        dataset = build_dataset(config, part, classes)
+    except (ValueError, OSError) as error:
+        return failed(error, name=part), None
+    return check(dataset, name=part), dataset
+
+
+def show_command(config: Config, output: Path, *, count: int = 12) -> int:
+    """Writes ``count`` training samples as the network sees them (augmented, scaled, with proposals) to a picture."""
+    if count < 1:
+        raise ValueError(f"--count must be at least 1, not {count}")
+    dataset = build_dataset(config, "train")
+    propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
+    pipeline = Pipeline(dataset, propose, build_augment(config), config.input, config.seed)
+    indices = np.random.default_rng(config.seed).permutation(len(dataset))[:count]
+    shown = list(track((int(i) for i in indices), "drawing", total=len(indices), console=Console(stderr=True), transient=True))
+    samples = [pipeline[0, index][0] for index in shown]
+    sheet = contact_sheet(samples, dataset.classes)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(output), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+        raise ValueError(f"{output}: this kind of picture cannot be written; use .jpg or .png")
+    print(f"{len(samples)} training samples as the network sees them: {output}")
+    return 0
