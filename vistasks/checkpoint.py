@@ -8,7 +8,6 @@ the run. Beside it lies the same header as ``NAME.json`` for people.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vistasks
+from vistasks.atomic import replacing, write_text
 from vistasks.batching import collate, input_size, scale_sample, to_device
 from vistasks.build import build_model, build_proposals
 from vistasks.config import Config, parse_config
@@ -38,24 +38,11 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], *, config: Config
         "config": config.model_dump(mode="json"),
         "state": state,
     }
-    text = json.dumps(header)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # plain copies: safetensors refuses tensors that share memory, and the device is no property of a weight
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary, {HEADER: text})
-        _sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sidecar = path.with_suffix(".json")
-    temporary = sidecar.with_name(f".{sidecar.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
-    temporary.replace(sidecar)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    # plain copies: safetensors refuses tensors that share memory, and the device is no property of a weight
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(plain, temporary, {HEADER: json.dumps(header)})
+    write_text(path.with_suffix(".json"), json.dumps(header, indent=1))
 
 
 @dataclass(frozen=True)
@@ -121,23 +108,11 @@ def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) ->
     model.load_state_dict(weights)
 
 
-def check_classes(checkpoint: Checkpoint, classes: ClassNames, where: str) -> None:
-    """A ``ValueError`` with both lists where the data's classes are not the checkpoint's."""
-    for task in checkpoint.config.model.heads:
-        have, want = getattr(checkpoint.classes, task), getattr(classes, task)
-        unknown = [name for name in want if name not in have]
-        if unknown:
-            raise ValueError(
-                f"{checkpoint.path}: {where} has {task} classes that these weights were not trained on: {', '.join(unknown)}\n"
-                f"  weights: {', '.join(have)}\n  data:    {', '.join(want)}"
-            )
-
-
 class LoadedModel:
     """A trained model with what turns pictures into its batches; what `vistasks.predictor.Predictor` drives."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self.config, self.classes, self.device = checkpoint.config, checkpoint.classes, device
+        self.path, self.config, self.classes, self.device = checkpoint.path, checkpoint.config, checkpoint.classes, device
         self.model = build_model(self.config.model, self.classes, pretrained=False)
         restore(self.model, checkpoint.part("model"), str(checkpoint.path))
         self.model.to(device, memory_format=torch.channels_last).eval()

@@ -107,7 +107,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
     from vistasks.evaluate import evaluate
     from vistasks.metrics.tables import report_tables
-    from vistasks.outputs import write_text
+    from vistasks.atomic import write_text
 
     report = evaluate(
         config, parsed.weights, device=parsed.device, track=lambda loader: track(loader, "evaluating", transient=True)

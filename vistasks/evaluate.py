@@ -10,7 +10,7 @@ import torch
 
 from vistasks.batching import to_device
 from vistasks.build import build_dataset, build_proposals
-from vistasks.checkpoint import LoadedModel, check_classes, read_checkpoint
+from vistasks.checkpoint import load_model
 from vistasks.config import Config
 from vistasks.loading import EpochOrder, Pipeline, batches
 from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
@@ -67,18 +67,14 @@ def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any =
     """The report of a trained model on the config's validation data: the metrics' results under their keys.
 
     Args:
-        config: what data, how scaled, which proposals. The model itself is the checkpoint's.
+        config: what data and which proposals. The model and its input size are the checkpoint's.
         weights: a checkpoint or a run folder.
         device: "auto", "cpu" or "cuda".
         track: wraps the loader, for a progress bar.
     """
-    from vistasks.checkpoint import load_model
-
-    checkpoint = read_checkpoint(weights)
-    data = build_dataset(config, "val", None)
-    check_classes(checkpoint, data.classes, f"the data at {config.data.root}")
-    data = build_dataset(config, "val", checkpoint.classes)
-    loaded: LoadedModel = load_model(weights, device)
+    loaded = load_model(weights, device)
+    config = config.model_copy(update={"model": loaded.config.model})
+    data = build_dataset(config, "val", loaded.classes)
     tasks = list(loaded.config.model.heads)
     propose = build_proposals(config.proposals) if "detection" in tasks else None
     pipeline = Pipeline(data, propose, None, loaded.config.input, 0)
@@ -88,6 +84,6 @@ def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any =
     )
     metrics = build_metrics(loaded.classes, tasks, config.evaluate.engine)
     counts = evaluate_model(loaded.model, track(loader), metrics, loaded.device)
-    report: dict[str, Any] = {"weights": str(checkpoint.path), "data": config.data.source("val"), **counts}
+    report: dict[str, Any] = {"weights": str(loaded.path), "data": config.data.source("val"), **counts}
     report |= {key: metric.compute() for key, metric in metrics.items()}
     return {**report, "headline": headline(report)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 import vistasks
@@ -21,6 +21,8 @@ from vistasks.build import build_augment, build_dataset, build_model, build_prop
 from vistasks.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
 from vistasks.config import Config, to_yaml
 from vistasks.datasets import Dataset
+from vistasks.drawing.curves import save_curves
+from vistasks.atomic import write_text
 from vistasks.ema import AveragedWeights
 from vistasks.evaluate import build_metrics, evaluate_model, headline
 from vistasks.loading import EpochOrder, Pipeline, batches
@@ -129,7 +131,7 @@ class Run:
         if not self.fabric.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(to_yaml(self.config), encoding="utf-8")
+        write_text(self.folder / "config.yaml", to_yaml(self.config))
         environment = {
             "vistasks": vistasks.__version__,
             "python": sys.version,
@@ -139,7 +141,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "command": sys.argv,
         }
-        (self.folder / "environment.json").write_text(json.dumps(environment, indent=1), encoding="utf-8")
+        write_text(self.folder / "environment.json", json.dumps(environment, indent=1))
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print(f"run folder   {self.folder.resolve()}")
         print(f"data         {Path(self.config.data.root).resolve()}: {len(self.data)} training, {len(self.val or [])} evaluation")
@@ -165,6 +167,8 @@ class Run:
                 self._save("last", everything=True)
         if self.val_loader is None:
             self._save("best", everything=False)
+        if self.fabric.is_global_zero:
+            save_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
         return self.progress.results
 
     def _train_epoch(self, display: TrainingDisplay, total: int) -> None:
@@ -216,7 +220,7 @@ class Run:
             self.progress.best, self.progress.best_epoch, self.progress.results = value, self.progress.epoch, numbers
             self._save("best", everything=False)
             if self.fabric.is_global_zero:
-                (self.folder / "report.json").write_text(json.dumps({**report, "headline": numbers}, indent=1), encoding="utf-8")
+                write_text(self.folder / "report.json", json.dumps({**report, "headline": numbers}, indent=1))
 
     def _gather(self, metrics: dict[str, Any]) -> None:
         """Every process gets the union of all processes' states: each sample counts once."""

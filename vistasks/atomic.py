@@ -1,0 +1,31 @@
+"""Files that are there whole or not at all: written under a temporary name beside them, synced, then renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path to write; renames it to ``path`` at the end, or removes it after an error.
+
+    The temporary name keeps ``path``'s suffix, by which many writers choose their format. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text as a whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

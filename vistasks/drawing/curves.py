@@ -1,0 +1,49 @@
+"""The curves of a training run, from its metrics.jsonl, as one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vistasks.atomic import replacing
+
+SMOOTHING = 0.95
+
+
+def save_curves(metrics: Path, output: Path) -> None:
+    """Draws loss terms (smoothed), learning rate and evaluation results over steps.
+
+    Without pyplot, so that no display, window or global state is touched.
+    """
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.strip()]
+    steps = [line for line in lines if "evaluation" not in line]
+    evaluations = [line for line in lines if "evaluation" in line]
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, rate, results = figure.subplots(1, 3)
+    for name in [key for key in (steps[0] if steps else {}) if "/" in key]:
+        losses.plot([s["step"] for s in steps], _smooth([s[name] for s in steps]), label=name.replace("/", ": "))
+    losses.set(title="loss terms (smoothed)", xlabel="step", yscale="log")
+    rate.plot([s["step"] for s in steps], [s["lr"] for s in steps], color="0.4")
+    rate.set(title="learning rate of the heads", xlabel="step")
+    for name in evaluations[0]["evaluation"] if evaluations else []:
+        values = [line["evaluation"][name] for line in evaluations]
+        results.plot([line["step"] for line in evaluations], [float("nan") if v is None else v for v in values], "o-", label=name)
+    results.set(title="evaluation", xlabel="step", ylim=(0, 1))
+    for axes in (losses, rate, results):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def _smooth(values: list[float]) -> list[float]:
+    smoothed, last = [], values[0]
+    for value in values:
+        last = SMOOTHING * last + (1 - SMOOTHING) * value
+        smoothed.append(last)
+    return smoothed
