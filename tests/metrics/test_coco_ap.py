@@ -130,13 +130,15 @@ def test_sample_areas_decide_the_size_range() -> None:
 
 
 def test_classes_not_labelled_on_an_image_take_no_part() -> None:
-    truth = sample([[0, 0, 50, 50], [100, 100, 200, 200]], [0, 1])
-    found = detections(truth.boxes[[1, 0]], [0.9, 0.8], [0, 1])  # both wrong
-    assert fed([(found, truth)])["AP"] == 0
-    only_first = replace(truth, labelled=Labelled(detection=frozenset({0})))
-    result = fed([(detections(truth.boxes[[0, 0]], [0.8, 0.9], [0, 1]), only_first)])
-    assert result["AP"] == pytest.approx(1)
-    assert [row["objects"] for row in result["per_class"].values()] == [1, 0, 0, 0]
+    everything = sample([[0, 0, 50, 50], [100, 100, 200, 200]], [0, 1], image_id="a")
+    perfect = (detections(everything.boxes, [0.5, 0.5], [0, 1]), everything)
+    # here only RBC is labelled: a WBC is marked nevertheless, and another one is claimed with the highest score of all
+    partly = replace(sample(everything.boxes, [0, 1], image_id="b"), labelled=Labelled(detection=frozenset({0})))
+    found = detections([[0, 0, 50, 50], [60, 60, 90, 90]], [0.8, 0.9], [0, 1])
+    result = fed([perfect, (found, partly)])
+    assert [row["objects"] for row in result["per_class"].values()] == [2, 1, 0, 0]
+    assert result["AP"] == result["AR100"] == pytest.approx(1)
+    assert fed([perfect, (found, replace(partly, labelled=everything.labelled))])["AP"] < 0.9
 
 
 @pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])

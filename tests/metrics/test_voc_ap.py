@@ -121,6 +121,14 @@ def test_every_detection_of_a_difficult_object_is_ignored() -> None:
     }
 
 
+def test_of_two_objects_with_the_same_overlap_the_first_counts() -> None:
+    twins, found = [[0, 0, 50, 50], [0, 0, 50, 50]], detections([[0, 0, 50, 50]], [0.9], [0])
+    assert fed([(found, sample(twins, [0, 0], difficult=[False, True]))])["mAP"] == 1
+    assert fed([(found, sample(twins, [0, 0], difficult=[True, False]))])["mAP"] == 0
+    both = detections([[0, 0, 50, 50]] * 2, [0.9, 0.8], [0, 0])
+    assert fed([(both, sample(twins, [0, 0]))])["mAP"] == 0.5  # the second detection is a duplicate of the first
+
+
 def test_registered_under_two_names() -> None:
     given = {"class_names": NAMES}
     assert (

@@ -28,7 +28,7 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
 
 def _areas(columns: DetectionColumns, ignore_difficult: bool) -> np.ndarray:
     areas = columns.areas.astype(np.float64)
-    return np.where(columns.difficult & ~columns.crowd, _OUTSIDE_EVERY_SIZE_RANGE, areas) if ignore_difficult else areas
+    return np.where(columns.difficult, _OUTSIDE_EVERY_SIZE_RANGE, areas) if ignore_difficult else areas
 
 
 def _headers(columns: DetectionColumns, classes: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
