@@ -131,12 +131,24 @@ def test_timms_flattened_names_are_found(tmp_path: Path) -> None:
         ("resnet10", "timm has no model 'resnet10'. Did you mean '"),
         ("vit_tiny_patch16_224", "'vit_tiny_patch16_224' cannot be a trunk: it refuses an image"),
         ("test_mambaout", r"'test_mambaout' cannot be a trunk: at stride \d+ it gives .* expected \(1, C"),
+        ("convmixer_768_32", "'convmixer_768_32' cannot be a trunk: its stride 7 is not a power of two"),
     ],
 )
 def test_what_timm_cannot_give_is_refused(model: str, message: str) -> None:
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=message):
         BACKBONES.build({"name": "timm", "model": model}, where="model.backbone")
+
+
+def test_a_timm_network_without_feature_maps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = pytest.importorskip("timm")
+
+    def refuses(*_: object, **__: object) -> None:
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr(library, "create_model", refuses)
+    with pytest.raises(ValueError, match="'resnet18' cannot be a trunk: it has no feature maps"):
+        BACKBONES.build({"name": "timm", "model": "resnet18"}, where="model.backbone")
 
 
 def test_a_missing_timm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

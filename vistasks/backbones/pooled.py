@@ -12,7 +12,7 @@ from vistasks.types import Features, Pooling
 class PooledBackbone(Backbone):
     """A chain of layers whose every max pooling halves the map; publishes the map before each pooling and the last one.
 
-    Channels and pooling stages are read off the layers. The poolings' indices come in ``Features.pooling`` while
+    The chain ends in a pooling; channels and pooling stages are read off its layers. The poolings' indices come in ``Features.pooling`` while
     ``publish_pooling`` is set.
     """
 

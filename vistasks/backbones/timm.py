@@ -42,6 +42,8 @@ class TimmBackbone(Backbone):
                     f"timm's '{model}' cannot be a trunk: at stride {stride} it gives {tuple(found.shape)} for an image of "
                     f"{height}x{width}; expected (1, C, {height // stride}, {width // stride}). Take a convolutional network"
                 )
+            if stride & (stride - 1):
+                raise ValueError(f"timm's '{model}' cannot be a trunk: its stride {stride} is not a power of two")
         channels = {stride: found.shape[1] for stride, found in zip(self._strides, maps, strict=True)}
         return dict(sorted(channels.items()))
 
