@@ -12,8 +12,8 @@ from vistasks.types import Features, Pooling
 class PooledBackbone(Backbone):
     """A chain of layers whose every max pooling halves the map; publishes the map before each pooling and the last one.
 
-    The chain ends in a pooling; channels and pooling stages are read off its layers. The poolings' indices come in ``Features.pooling`` while
-    ``publish_pooling`` is set.
+    The chain ends in a pooling; channels and pooling stages are read off its layers. The poolings' indices come in
+    ``Features.pooling`` while ``publish_pooling`` is set.
     """
 
     def __init__(self, features: nn.Sequential) -> None:
