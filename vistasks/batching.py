@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,7 +102,7 @@ def _flags(labelled: Sequence[frozenset[int]], classes: int) -> Tensor:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on ``device``."""
-    moved = {}
+    moved: dict[str, Any] = {}
     for field in fields(batch):
         value = getattr(batch, field.name)
         if isinstance(value, Tensor):

@@ -115,7 +115,7 @@ class LoadedModel:
         self.path, self.config, self.classes, self.device = checkpoint.path, checkpoint.config, checkpoint.classes, device
         self.model = build_model(self.config.model, self.classes, pretrained=False)
         restore(self.model, checkpoint.part("model"), str(checkpoint.path))
-        self.model.to(device, memory_format=torch.channels_last).eval()
+        self.model.to(device).to(memory_format=torch.channels_last).eval()
         self._method = build_proposals(self.config.proposals.model_copy(update={"cache": None}))
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:

@@ -105,9 +105,9 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
+    from vistasks.atomic import write_text
     from vistasks.evaluate import evaluate
     from vistasks.metrics.tables import report_tables
-    from vistasks.atomic import write_text
 
     report = evaluate(
         config, parsed.weights, device=parsed.device, track=lambda loader: track(loader, "evaluating", transient=True)
@@ -115,7 +115,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     console = Console()
     for table in report_tables(report):
         console.print(table)
-    console.print(f"{report['images']} pictures, {report['model_seconds_per_image']:.3f} s a picture in the model", highlight=False)
+    seconds = report["model_seconds_per_image"]
+    console.print(f"{report['images']} pictures, {seconds:.3f} s a picture in the model", highlight=False)
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(report, indent=1))
         print(f"report: {Path(parsed.json).resolve()}")
@@ -124,13 +125,13 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 def _add_infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
-    parser.add_argument("--source", required=True, metavar="SOURCE", help="a picture, a folder, a glob in quotes, or a video file")
+    parser.add_argument("--source", required=True, help="a picture, a folder, a glob in quotes, or a video file")
     parser.add_argument("--output", required=True, metavar="DIR", help="where the results go")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--score", type=float, default=0.5, help="draw and write detections with at least this score (default .5)")
+    parser.add_argument("--score", type=float, default=0.5, help="keep detections with at least this score (default .5)")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures that go through the network at once")
-    parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default), as far as the model has them")
-    parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what an unreadable picture does")
+    parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
+    parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture")
     parser.set_defaults(run=_infer)
 
 

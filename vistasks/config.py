@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from vistasks.registry import nearest
 
 Options = dict[str, Any]
+Engine = Literal["hotcoco", "pycocotools"]
 
 
 class Section(BaseModel):
@@ -31,13 +32,14 @@ class DataConfig(Section):
 
     format: str = Field(description="a registered dataset format: voc, coco, mask_folder, shapes")
     root: str
-    train: Options = Field(default={}, description="reader options of the training part, for example {split: train}")
+    train: Options = Field(default={}, description="reader options of the training part, such as {split: train}")
     val: Options = Field(default={}, description="reader options of the part that is evaluated")
-    also: list[Options] = Field(default=[], description="further training sets, each with its own format, root and options")
+    also: list[Options] = Field(default=[], description="further training sets: format, root and options of each")
 
     def source(self, part: Literal["train", "val"]) -> Options:
         """The options for `vistasks.datasets.load_dataset` of one part."""
-        return {"format": self.format, "root": self.root, **(self.model_extra or {}), **(self.train if part == "train" else self.val)}
+        own = self.train if part == "train" else self.val
+        return {"format": self.format, "root": self.root, **(self.model_extra or {}), **own}
 
 
 class InputConfig(Section):
@@ -97,9 +99,9 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     clip_grad_norm: PositiveFloat | None = None
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the averaged weights, which are then evaluated")
-    early_stopping: PositiveInt | None = Field(default=None, description="stop after this many evaluations without a better result")
-    validate_every: PositiveInt = Field(default=1, description="epochs between evaluations; the last epoch is always evaluated")
-    monitor: str | None = Field(default=None, description="what 'best' means: AP, AP50, mAP_VOC, mIoU; null: mean of AP and mIoU as present")
+    early_stopping: PositiveInt | None = Field(default=None, description="stop after so many evaluations without a better one")
+    validate_every: PositiveInt = Field(default=1, description="epochs between evaluations; the last is always evaluated")
+    monitor: str | None = Field(default=None, description="what 'best' means: AP, AP50, VOC_mAP, mIoU; null: mean of AP and mIoU")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = 1
@@ -108,7 +110,7 @@ class TrainConfig(Section):
 
 class EvaluateConfig(Section):
     batch_size: PositiveInt = 4
-    engine: Literal["hotcoco", "pycocotools"] = "hotcoco"
+    engine: Engine = "hotcoco"
 
 
 class Config(Section):
@@ -137,7 +139,8 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -195,10 +198,11 @@ def apply_override(values: dict[str, Any], override: str) -> tuple[Any, ...]:
     for depth, key in enumerate(keys):
         if isinstance(node, list):
             if not key.isdigit() or int(key) >= len(node):
-                raise ValueError(f"command line, {override}: '{'.'.join(keys[:depth])}' is a list of {len(node)}, so '{key}' must be 0 to {len(node) - 1}")
+                place = ".".join(map(str, keys[:depth]))
+                raise ValueError(f"command line, {override}: {place} is a list; '{key}' must be 0 to {len(node) - 1}")
             keys[depth] = key = int(key)
         elif not isinstance(node, dict):
-            raise ValueError(f"command line, {override}: '{'.'.join(keys[:depth])}' is a value, it has no '{key}'")
+            raise ValueError(f"command line, {override}: {'.'.join(map(str, keys[:depth]))} is a value, it has no '{key}'")
         if depth == len(keys) - 1:
             node[key] = value
         elif isinstance(node, list):

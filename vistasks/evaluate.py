@@ -11,14 +11,14 @@ import torch
 from vistasks.batching import to_device
 from vistasks.build import build_dataset, build_proposals
 from vistasks.checkpoint import load_model
-from vistasks.config import Config
+from vistasks.config import Config, Engine
 from vistasks.loading import EpochOrder, Pipeline, batches
 from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
 
 
-def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: str) -> dict[str, Any]:
+def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: Engine) -> dict[str, Any]:
     """The metrics of each task, by the key under which a report has them."""
     metrics: dict[str, Any] = {}
     if "detection" in tasks:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vistasks.config import OptimizerConfig, ScheduleConfig
 from vistasks.models import MultiTaskModel
@@ -49,3 +50,29 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     return max(group["lr"] for group in optimizer.param_groups)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[list[int]]]:
+    """The optimizer's moments as flat tensors ``optimizer.PARAMETER.NAME``, and which parameters each group has."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"optimizer.{index}.{key}": torch.as_tensor(value)
+        for index, values in state["state"].items()
+        for key, value in values.items()
+        if value is not None
+    }
+    return tensors, [list(group["params"]) for group in state["param_groups"]]
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[list[int]], where: str
+) -> None:
+    """Undoes `optimizer_tensors` (without the prefix). A ``ValueError`` where the parameters are grouped in another way."""
+    current = optimizer.state_dict()["param_groups"]
+    if groups != [group["params"] for group in current]:
+        raise ValueError(f"{where}: its optimizer groups other parameters; a resumed run keeps its frozen stages as they were")
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": current})

@@ -82,7 +82,8 @@ def checked_options(
 ) -> dict[str, Any]:
     """``values`` validated and converted by the annotations of ``part``'s keywords; errors as in `Registry.build`."""
     if isinstance(part, partial):
-        part, given = part.func, {**part.keywords, **given}
+        bound: partial[object] = part
+        part, given = bound.func, {**bound.keywords, **given}
     parameters = {name: p for name, p in inspect.signature(part).parameters.items() if name not in given}
     hints = get_type_hints(part.__init__ if inspect.isclass(part) else part)
     problems = [

@@ -14,20 +14,27 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 import vistasks
+from vistasks.atomic import write_text
 from vistasks.batching import to_device
 from vistasks.build import build_augment, build_dataset, build_model, build_proposals
 from vistasks.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
 from vistasks.config import Config, to_yaml
 from vistasks.datasets import Dataset
 from vistasks.drawing.curves import save_curves
-from vistasks.atomic import write_text
 from vistasks.ema import AveragedWeights
 from vistasks.evaluate import build_metrics, evaluate_model, headline
 from vistasks.loading import EpochOrder, Pipeline, batches
 from vistasks.models import MultiTaskModel
-from vistasks.optimization import build_optimizer, learning_rate_factor, set_learning_rate
+from vistasks.optimization import (
+    build_optimizer,
+    learning_rate_factor,
+    optimizer_tensors,
+    restore_optimizer,
+    set_learning_rate,
+)
 from vistasks.progress import TrainingDisplay
 
 
@@ -53,7 +60,11 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         resume: go on from ``last.safetensors`` of the run folder.
     """
     folder = Path(config.output)
-    checkpoint = _checkpoint_to_resume(folder, config) if resume else _refuse_used_folder(folder)
+    checkpoint = None
+    if resume:
+        checkpoint = _checkpoint_to_resume(folder, config)
+    else:
+        _refuse_used_folder(folder)
     fabric = Fabric(accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision)
     fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
@@ -99,21 +110,23 @@ class Run:
     ) -> None:
         self.config, self.fabric, self.data, self.val = config, fabric, data, val
         self.folder = Path(config.output)
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model: MultiTaskModel = model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, config.train.optimizer)
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
-        self.averaged = AveragedWeights(model, config.train.ema) if config.train.ema else None
+        self.averaged: AveragedWeights[MultiTaskModel] | None = None
+        if config.train.ema:
+            self.averaged = AveragedWeights(model, config.train.ema)
         self.progress = Progress()
         if checkpoint is not None:
             self._restore(checkpoint)
         propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
         self.order, self.loader = self._loader(Pipeline(data, propose, build_augment(config), config.input, config.seed), True)
-        self.val_loader = None
+        self.val_loader: DataLoader | None = None
         if val is not None:
             _, self.val_loader = self._loader(Pipeline(val, propose, None, config.input, config.seed), False)
         self.steps_per_epoch = max(1, len(self.order) // config.train.accumulate)
 
-    def _loader(self, pipeline: Pipeline, shuffle: bool) -> tuple[EpochOrder, Any]:
+    def _loader(self, pipeline: Pipeline, shuffle: bool) -> tuple[EpochOrder, DataLoader]:
         train = self.config.train
         order = EpochOrder(
             len(pipeline),
@@ -144,12 +157,13 @@ class Run:
         write_text(self.folder / "environment.json", json.dumps(environment, indent=1))
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print(f"run folder   {self.folder.resolve()}")
-        print(f"data         {Path(self.config.data.root).resolve()}: {len(self.data)} training, {len(self.val or [])} evaluation")
+        root, count = Path(self.config.data.root).resolve(), len(self.val) if self.val is not None else 0
+        print(f"data         {root}: {len(self.data)} training, {count} evaluation")
         for task in self.config.model.heads:
             print(f"{task:12} {', '.join(getattr(self.data.classes, task))}")
         print(f"model        {self.config.model.backbone['name']}, {parameters / 1e6:.2f} M trained parameters")
-        device, precision = self.fabric.device, self.config.train.precision
-        print(f"training     {self.config.train.epochs} epochs of {self.steps_per_epoch} steps on {device}, {precision}", flush=True)
+        epochs, precision = self.config.train.epochs, self.config.train.precision
+        print(f"training     {epochs} epochs of {self.steps_per_epoch} steps on {self.fabric.device}, {precision}", flush=True)
         for note in self.data.notes:
             print(f"note         {note}")
 
@@ -163,7 +177,7 @@ class Run:
                 self.progress.epoch += 1
                 is_last = self.progress.epoch == train.epochs
                 if self.val_loader is not None and (is_last or self.progress.epoch % train.validate_every == 0):
-                    self._evaluate(display)
+                    self._evaluate(self.val_loader, display)
                 self._save("last", everything=True)
         if self.val_loader is None:
             self._save("best", everything=False)
@@ -194,7 +208,8 @@ class Run:
             if self.averaged is not None:
                 self.averaged.update(self.model, self.progress.step)
             self.progress.step += 1
-            display.step(self.progress.step, self.progress.epoch, terms, rate, images=len(batch) * accumulate * self.fabric.world_size)
+            images = len(batch) * accumulate * self.fabric.world_size
+            display.step(self.progress.step, self.progress.epoch, terms, rate, images=images)
 
     def _refuse_non_finite(self, loss: Tensor, terms: Mapping[str, Tensor], paths: tuple[str, ...]) -> None:
         if not torch.isfinite(loss):
@@ -204,12 +219,12 @@ class Run:
                 "A lower train.optimizer.lr, train.clip_grad_norm=1 or train.precision=32-true usually help"
             )
 
-    def _evaluate(self, display: TrainingDisplay) -> None:
+    def _evaluate(self, loader: DataLoader, display: TrainingDisplay) -> None:
         metrics = build_metrics(self.data.classes, self.config.model.heads, self.config.evaluate.engine)
         model = self.averaged.model if self.averaged is not None else self.model
         start = time.perf_counter()
         with self.fabric.autocast():
-            counts = evaluate_model(model, display.track(self.val_loader, "evaluating"), metrics, self.fabric.device)
+            counts = evaluate_model(model, display.track(loader, "evaluating"), metrics, self.fabric.device)
         self._gather(metrics)
         report: dict[str, Any] = {**counts, **{key: metric.compute() for key, metric in metrics.items()}}
         numbers = headline(report)
@@ -255,28 +270,16 @@ class Run:
         if everything:
             if self.averaged is not None:
                 tensors |= {f"raw.{key}": value for key, value in self.model.state_dict().items()}
-            optimizer = self.optimizer.state_dict()
-            for index, values in optimizer["state"].items():
-                tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in values.items() if value is not None}
-            state["optimizer_groups"] = [[int(i) for i in group["params"]] for group in optimizer["param_groups"]]
-            tensors["random.torch"] = torch.get_rng_state()
-        save_checkpoint(
-            self.folder / f"{name}.safetensors", tensors, config=self.config, classes=self.data.classes, state=state
-        )
+            moments, state["optimizer_groups"] = optimizer_tensors(self.optimizer)
+            tensors |= {**moments, "random.torch": torch.get_rng_state()}
+        path = self.folder / f"{name}.safetensors"
+        save_checkpoint(path, tensors, config=self.config, classes=self.data.classes, state=state)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         where = str(checkpoint.path)
         if self.averaged is not None:
             restore(self.averaged.model, checkpoint.part("model"), where)
         restore(self.model, checkpoint.part("raw") or checkpoint.part("model"), where)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in checkpoint.part("optimizer").items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        if checkpoint.state["optimizer_groups"] != [group["params"] for group in groups]:
-            raise ValueError(f"{where}: its optimizer groups other parameters; a resumed run keeps frozen stages and rates as they were")
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        restore_optimizer(self.optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer_groups"], where)
         torch.set_rng_state(checkpoint.part("random")["torch"])
-        kept = {key: value for key, value in checkpoint.state.items() if key in Progress.__dataclass_fields__}
-        self.progress = Progress(**kept)
+        self.progress = Progress(**{key: checkpoint.state[key] for key in Progress.__dataclass_fields__})

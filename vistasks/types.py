@@ -75,9 +75,9 @@ class Sample:
     image: np.ndarray
     boxes: np.ndarray = field(default_factory=lambda: _empty(0, 4, dtype=np.float32))
     labels: np.ndarray = field(default_factory=lambda: _empty(0, dtype=np.int64))
-    difficult: np.ndarray | None = None
-    crowd: np.ndarray | None = None
-    areas: np.ndarray | None = None
+    difficult: np.ndarray = None  # type: ignore[assignment] # these three are filled in below
+    crowd: np.ndarray = None  # type: ignore[assignment]
+    areas: np.ndarray = None  # type: ignore[assignment]
     segmentation: np.ndarray | None = None
     proposals: np.ndarray | None = None
     labelled: Labelled = Labelled()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vistasks.datasets.annotations import Annotation, Dataset
 from vistasks.types import IGNORE_INDEX, ClassNames, Labelled, Sample
 
 
@@ -24,7 +25,7 @@ class JoinedDataset:
     the set's number.
     """
 
-    def __init__(self, datasets: Sequence, classes: ClassNames | None = None) -> None:
+    def __init__(self, datasets: Sequence[Dataset], classes: ClassNames | None = None) -> None:
         self.datasets = list(datasets)
         self.classes = classes or joined_classes([d.classes for d in datasets])
         self._maps = [_Maps(d.classes, self.classes) for d in datasets]
@@ -42,8 +43,20 @@ class JoinedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         number, inner = self._index[index]
-        sample = self.datasets[number][inner]
-        return replace(self._maps[number](sample), image_id=self.ids[index])
+        sample: Sample = self.datasets[number][inner]
+        maps = self._maps[number]
+        mask = None if sample.segmentation is None else maps.segmentation[sample.segmentation]
+        labelled = maps.labelled(sample.labelled)
+        return replace(
+            sample, image_id=self.ids[index], labels=maps.labels(sample.labels), segmentation=mask, labelled=labelled
+        )
+
+    def annotation(self, index: int) -> Annotation:
+        """The objects of image ``index`` without decoding the image."""
+        number, inner = self._index[index]
+        found: Annotation = self.datasets[number].annotation(inner)
+        maps = self._maps[number]
+        return replace(found, labels=maps.labels(found.labels), labelled=maps.labelled(found.labelled))
 
 
 class _Maps:
@@ -52,19 +65,14 @@ class _Maps:
         segmentation = [_position(name, target.segmentation) for name in source.segmentation]
         self.segmentation = np.full(256, IGNORE_INDEX, dtype=np.uint8)
         self.segmentation[: len(segmentation)] = segmentation
-        self.same = source == target
 
-    def __call__(self, sample: Sample) -> Sample:
-        if self.same:
-            return sample
-        return replace(
-            sample,
-            labels=self.detection[sample.labels] if len(sample.labels) else sample.labels,
-            segmentation=None if sample.segmentation is None else self.segmentation[sample.segmentation],
-            labelled=Labelled(
-                frozenset(int(self.detection[i]) for i in sample.labelled.detection),
-                frozenset(int(self.segmentation[i]) for i in sample.labelled.segmentation),
-            ),
+    def labels(self, labels: np.ndarray) -> np.ndarray:
+        return self.detection[labels] if len(labels) else labels
+
+    def labelled(self, labelled: Labelled) -> Labelled:
+        return Labelled(
+            frozenset(int(self.detection[i]) for i in labelled.detection),
+            frozenset(int(self.segmentation[i]) for i in labelled.segmentation),
         )
 
 

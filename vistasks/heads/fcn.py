@@ -73,9 +73,8 @@ class FullyConvolutional(SegmentationHead):
         self.skip_scores = nn.ModuleList(nn.Conv2d(trunk.channels[stride], len(classes), 1) for stride in skips)
         self.upsample = nn.ModuleList(bilinear_upsampling(len(classes), 2) for _ in skips)
         self.to_pixels = bilinear_upsampling(len(classes), finest)
-        for skip in self.skip_scores:  # zero at first, so that adding a skip starts from the coarser net's answer (section 4.2)
-            nn.init.zeros_(skip.weight)
-            nn.init.zeros_(skip.bias)
+        for parameter in self.skip_scores.parameters():  # so that a skip starts from the coarser net's answer (section 4.2)
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
         scores = self.score(self.fc(features.maps[self.strides[0]]))

@@ -49,5 +49,5 @@ class SegNet(SegmentationHead):
         x = features.maps[self.strides[0]]
         for stride, stage in zip(self.strides, self.stages):
             pooling = features.pooling[stride]
-            x = stage(functional.max_unpool2d(x, pooling.indices, 2, output_size=pooling.size))
+            x = stage(functional.max_unpool2d(x, pooling.indices, [2, 2], output_size=list(pooling.size)))
         return self.classifier(x)

@@ -30,7 +30,8 @@ class MultiTaskModel(nn.Module):
         self, backbone: Backbone, neck: nn.Module | None, heads: Mapping[str, Head], loss_weights: Mapping[str, float]
     ) -> None:
         super().__init__()
-        self.backbone, self.neck, self.heads = backbone, neck, nn.ModuleDict(heads)
+        self.backbone, self.neck = backbone, neck
+        self.heads: Mapping[str, Head] = nn.ModuleDict(heads)  # type: ignore[assignment]
         self.loss_weights = {task: loss_weights.get(task, 1.0) for task in heads}
         backbone.publish_pooling = any(head.needs_pooling for head in heads.values())
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
@@ -68,12 +69,9 @@ class MultiTaskModel(nn.Module):
         """One `Prediction` per image, in pixels of the original images. The model must be in ``eval()`` mode."""
         features = self.features(batch)
         found = {task: head.predict(features, batch, self.encode) for task, head in self.heads.items()}
-        return [Prediction(**{task: results[index] for task, results in self._fields(found)}) for index in range(len(batch))]
-
-    @staticmethod
-    def _fields(found: dict[str, list]) -> list[tuple[str, list]]:
-        names = {"detection": "detections", "segmentation": "segmentation"}
-        return [(names[task], results) for task, results in found.items()]
+        nothing = [None] * len(batch)
+        both = zip(found.get("detection", nothing), found.get("segmentation", nothing))
+        return [Prediction(detections, segmentation) for detections, segmentation in both]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`; the name that DistributedDataParallel wraps."""

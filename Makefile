@@ -1,0 +1,34 @@
+# A fresh machine needs only Python >= 3.10: `make demo`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test slow lint types clean
+
+install: .venv/installed
+
+# torch and torchvision come together, so that their builds match
+.venv/installed: setup.cfg setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "vistasks needs Python 3.10 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable '.[dev,imagenet]'
+	touch $@
+
+demo: install
+	$(BIN)/vistasks demo
+
+test: install
+	$(BIN)/python -m pytest
+
+slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs out
