@@ -41,11 +41,11 @@ def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = 
     if not pretrained:
         backbone_options.pop("weights", None)
     backbone = BACKBONES.build(backbone_options, where="model.backbone")
-    neck, channels = None, backbone.channels
+    neck, trunk = None, Trunk(name=backbone_options["name"], channels=backbone.channels, pooling=backbone.pooling)
     if config.neck is not None:
         neck = NECKS.build(config.neck, where="model.neck", given={"in_channels": backbone.channels})
-        channels = neck.channels
-    trunk = Trunk(name=backbone_options["name"], channels=channels, pooling=backbone.pooling)
+        # a neck mixes the maps, so that the trunk's pooling indices no longer belong to them
+        trunk = Trunk(name=f"{trunk.name} + {config.neck['name']}", channels=neck.channels, pooling={})
     heads = {task: _build_head(task, options, trunk, classes) for task, options in config.heads.items()}
     backbone.freeze(stages=config.freeze_stages, batchnorm=config.freeze_batchnorm)
     return MultiTaskModel(backbone, neck, heads, config.loss_weights)
