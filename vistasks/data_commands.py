@@ -59,8 +59,8 @@ def show_command(config: Config, output: Path, *, count: int = 12) -> int:
     propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
     pipeline = Pipeline(dataset, propose, build_augment(config), config.input, config.seed)
     indices = np.random.default_rng(config.seed).permutation(len(dataset))[:count]
-    shown = list(track((int(i) for i in indices), "drawing", total=len(indices), console=Console(stderr=True), transient=True))
-    samples = [pipeline[0, index][0] for index in shown]
+    bar = track(indices.tolist(), "preparing samples", console=Console(stderr=True), transient=True)
+    samples = [pipeline[0, index][0] for index in bar]
     sheet = contact_sheet(samples, dataset.classes)
     output.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(output), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):

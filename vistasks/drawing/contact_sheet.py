@@ -95,7 +95,8 @@ def _with_mask(picture: np.ndarray, mask: np.ndarray, colours: Sequence[Colour],
     table[: len(colours)] = colours
     blended = cv2.addWeighted(picture, 1 - _OPACITY, table[mask], _OPACITY, 0)
     rows, columns = np.indices(mask.shape)
-    striped = np.where(((rows + columns) // 4 % 2 == 0)[..., None], np.array(_IGNORED, dtype=np.uint8), (picture * 0.6).astype(np.uint8))
+    stripe = ((rows + columns) // 4 % 2 == 0)[..., None]
+    striped = np.where(stripe, np.array(_IGNORED), picture * 0.6).astype(np.uint8)
     return np.where((mask == IGNORE_INDEX)[..., None], striped, blended)
 
 
