@@ -55,6 +55,8 @@ def show_command(config: Config, output: Path, *, count: int = 12) -> int:
     """Writes ``count`` training samples as the network sees them (augmented, scaled, with proposals) to a picture."""
     if count < 1:
         raise ValueError(f"--count must be at least 1, not {count}")
+    if not cv2.haveImageWriter(str(output)):
+        raise ValueError(f"{output}: pictures with the suffix '{output.suffix}' cannot be written; use .jpg or .png")
     dataset = build_dataset(config, "train")
     propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
     pipeline = Pipeline(dataset, propose, build_augment(config), config.input, config.seed)
@@ -63,7 +65,6 @@ def show_command(config: Config, output: Path, *, count: int = 12) -> int:
     samples = [pipeline[0, index][0] for index in bar]
     sheet = contact_sheet(samples, dataset.classes)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(output), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise ValueError(f"{output}: this kind of picture cannot be written; use .jpg or .png")
+    cv2.imwrite(str(output), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     print(f"{len(samples)} training samples as the network sees them: {output}")
     return 0

@@ -82,6 +82,28 @@ def test_wrong_sum(server: FileServer, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["set.tar.bad"]
 
 
+def test_attempts_are_counted_from_the_last_progress(server: FileServer, tmp_path: Path) -> None:
+    server.cut, server.cuts = 100_000, 8
+    download(f"{server.url}/set.tar", tmp_path / "set.tar", md5=MD5, attempts=2, wait=0)
+    assert len(server.requests) == 9
+    server.failures = 2
+    with pytest.raises(ConnectionError, match="503"):
+        download(f"{server.url}/set.tar", tmp_path / "other", md5=MD5, attempts=2, wait=0)
+
+
+def test_an_unknown_host_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    def unknown(*arguments: object, **_: object) -> None:
+        calls.append(arguments)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ConnectionError, match="Name or service not known"):
+        download("http://nowhere.invalid/set.tar", tmp_path / "set.tar")
+    assert len(calls) == 1
+
+
 def test_missing_file_is_not_asked_for_again(server: FileServer, tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match=r"other.tar could not be downloaded: HTTP Error 404"):
         download(f"{server.url}/other.tar", tmp_path / "other.tar")

