@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vistasks.datasets import mask_folder, voc  # registered by being imported
+from vistasks.datasets import coco, mask_folder, shapes, voc  # registered by being imported
 from vistasks.datasets.annotations import Annotation, Dataset
 from vistasks.datasets.images import image_size, read_image
 from vistasks.registry import DATASETS
 
-__all__ = ["Annotation", "Dataset", "image_size", "load_dataset", "mask_folder", "read_image", "voc"]
+__all__ = ["Annotation", "Dataset", "coco", "image_size", "load_dataset", "mask_folder", "read_image", "shapes", "voc"]
 
 
 def load_dataset(options: Mapping[str, Any], *, where: str = "data") -> Dataset:

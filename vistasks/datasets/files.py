@@ -37,6 +37,30 @@ def existing_folder(root: Path, name: str, option: str) -> Path:
     return path
 
 
+def existing_file(root: Path, name: str, option: str) -> Path:
+    """``root/name``; a ``FileNotFoundError`` that names the option and the files that are there."""
+    path = root / name
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else root
+        there = sorted(child.name for child in folder.iterdir() if child.is_file())
+        shown = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "")
+        raise FileNotFoundError(
+            f"{option}: there is no file {path.absolute()}.{nearest(path.name, there)} Files in {folder}: {shown or 'none'}"
+        )
+    return path
+
+
+def fill_split(names: dict[str, str | None], split: str | None) -> dict[str, str | None]:
+    """``{split}`` replaced in the values; a ``ValueError`` if only one side of the two, ``{split}`` and ``split``, is there."""
+    used = [option for option, value in names.items() if value is not None and "{split}" in value]
+    if used and split is None:
+        raise ValueError(f"split is missing: {', '.join(used)} must be told what {{split}} stands for")
+    if split is not None and not used:
+        given = ", ".join(f"{option}: {value}" for option, value in names.items() if value is not None)
+        raise ValueError(f"split: {split} has no effect, since {{split}} is in none of: {given}")
+    return {option: None if value is None else value.replace("{split}", split or "") for option, value in names.items()}
+
+
 def inside(root: Path, folder: Path, name: str, *, source: str) -> Path:
     """``folder/name`` for a ``name`` that a file gives; a ``ValueError`` if it points outside ``root``.
 

@@ -12,7 +12,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from vistasks.datasets.annotations import NO_OBJECTS, Annotation, AnnotationTable, make_sample
-from vistasks.datasets.files import ImageIndex, existing_folder, existing_root, inside, read_list, without_image_suffix
+from vistasks.datasets.files import (
+    ImageIndex,
+    existing_file,
+    existing_folder,
+    existing_root,
+    fill_split,
+    inside,
+    read_list,
+    without_image_suffix,
+)
 from vistasks.datasets.images import read_image
 from vistasks.datasets.masks import Colour, MaskCoding, colour_coding, index_coding
 from vistasks.datasets.problems import raise_if_any
@@ -95,17 +104,6 @@ class MaskFolderDataset:
         return self._no_objects.row(0, self._labelled)
 
 
-def fill_split(names: dict[str, str | None], split: str | None) -> dict[str, str | None]:
-    """``{split}`` replaced in the values; a ``ValueError`` if only one side of the two, ``{split}`` and ``split``, is there."""
-    used = [option for option, value in names.items() if value is not None and "{split}" in value]
-    if used and split is None:
-        raise ValueError(f"split is missing: {', '.join(used)} must be told what {{split}} stands for")
-    if split is not None and not used:
-        given = ", ".join(f"{option}: {value}" for option, value in names.items() if value is not None)
-        raise ValueError(f"split: {split} has no effect, since {{split}} is in none of: {given}")
-    return {option: None if value is None else value.replace("{split}", split or "") for option, value in names.items()}
-
-
 def _coding(
     values: dict[int, str] | None, colours: dict[str, Colour | list[Colour]] | None, classes: list[str] | None
 ) -> MaskCoding:
@@ -123,9 +121,7 @@ def _chosen(base: Path, index: ImageIndex, list_name: str | None, image_suffix: 
         if not found:
             raise ValueError(f"{index.folder}: no images" + (f" that end in '{image_suffix}'" if image_suffix else ""))
         return found, []
-    list_path = inside(base, base, list_name, source="list_file")
-    if not list_path.is_file():
-        raise FileNotFoundError(f"list_file: there is no file {list_path.absolute()}")
+    list_path = existing_file(base, list_name, "list_file")
     chosen, faults = [], []
     for line in read_list(list_path):
         inside(base, index.folder, line, source=str(list_path))
