@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -65,7 +66,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         checkpoint = _checkpoint_to_resume(folder, config)
     else:
         _refuse_used_folder(folder)
-    fabric = Fabric(accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision)
+    fabric = _fabric(config)
     fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
     torch.use_deterministic_algorithms(config.train.deterministic)
@@ -76,6 +77,13 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     run = Run(config, fabric, model, data, val, checkpoint)
     run.announce()
     return run.loop()
+
+
+def _fabric(config: Config) -> Fabric:
+    train = config.train
+    # a detector may read one map of a trunk that goes deeper, so that some parameters never get a gradient
+    strategy = DDPStrategy(find_unused_parameters=True) if train.devices > 1 else "auto"
+    return Fabric(accelerator=train.accelerator, devices=train.devices, precision=train.precision, strategy=strategy)
 
 
 def _refuse_used_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ def partial_cross_entropy(
     background may belong to a class that nobody marked there: its likelihood is the *sum* of the probabilities of background
     and of all classes that the image does not label (the marginal likelihood; Shi et al. 2021, "Marginal loss and exclusion
     loss for partially supervised multi-organ segmentation", eq. 3). An example of a class that the image does not label is
-    ignored.
+    ignored, and so is every example of an image that labels none.
 
     Args:
         logits: (N, C, ...) float.
@@ -33,8 +33,9 @@ def partial_cross_entropy(
     classes = logits.shape[1]
     spread = (len(labelled), classes, *([1] * (logits.ndim - 2)))
     known = labelled.clone()
-    if background is not None:
-        known[:, background] = True
+    if background is not None:  # an image that labels no class says nothing about the background either
+        known[:, background] = False
+        known[:, background] = known.any(dim=1)
     valid = target != IGNORE_INDEX
     safe = torch.where(valid, target, 0)
     valid &= known.view(spread).expand_as(logits).gather(1, safe.unsqueeze(1)).squeeze(1)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vistasks.heads.region_sampling import RegionSampling, sample_regions
+from vistasks.ops.boxes import box_iou
+
+BACKGROUND = 3
+NONE = torch.zeros(0, 4)
+NO_LABEL = torch.zeros(0, dtype=torch.int64)
+
+
+def random_boxes(count: int, seed: int) -> torch.Tensor:
+    corners = torch.rand(count, 2, generator=torch.Generator().manual_seed(seed)) * 80
+    sides = 5 + torch.rand(count, 2, generator=torch.Generator().manual_seed(seed + 1)) * 60
+    return torch.cat([corners, corners + sides], dim=1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 5), st.integers(0, 200), st.integers(0, 1000), st.integers(1, 64))
+def test_keeps_its_bounds(objects: int, proposals: int, seed: int, per_image: int) -> None:
+    boxes, labels = random_boxes(objects, seed), torch.arange(objects) % BACKGROUND
+    sampling = RegionSampling(per_image=per_image, foreground_fraction=0.25)
+    found = sample_regions(random_boxes(proposals, seed + 7), boxes, labels, NONE, background=BACKGROUND, sampling=sampling)
+    foreground = found.labels < BACKGROUND
+    assert len(found.boxes) == len(found.labels) == len(found.matched) <= per_image
+    assert foreground.sum() <= per_image * 0.25
+    if objects:
+        best = box_iou(found.boxes, boxes).max(dim=1)
+        assert (best.values[foreground] >= 0.5).all() and (best.values[~foreground] < 0.5).all()
+        assert torch.equal(found.labels[foreground], labels[best.indices[foreground]])
+        assert torch.equal(found.matched[foreground], boxes[best.indices[foreground]])
+
+
+def test_ground_truth_joins_the_proposals() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10]])
+    arguments = (random_boxes(0, 0), boxes, torch.tensor([1]), NONE)
+    found = sample_regions(*arguments, background=BACKGROUND, sampling=RegionSampling())
+    assert found.boxes.tolist() == boxes.tolist() and found.labels.tolist() == [1]
+    without = sample_regions(*arguments, background=BACKGROUND, sampling=RegionSampling(add_ground_truth=False))
+    assert len(without.boxes) == 0
+
+
+def test_an_image_without_objects_teaches_background() -> None:
+    found = sample_regions(random_boxes(30, 0), NONE, NO_LABEL, NONE, background=BACKGROUND, sampling=RegionSampling())
+    assert found.labels.tolist() == [BACKGROUND] * 30
+
+
+def test_prefers_hard_background() -> None:
+    boxes = torch.tensor([[0.0, 0, 20, 20]])
+    near, far = torch.tensor([[10.0, 0, 30, 20]]), torch.tensor([[60.0, 60, 90, 90]])
+    sampling = RegionSampling(per_image=1, foreground_fraction=0.0)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        found = sample_regions(
+            torch.cat([far, near]), boxes, torch.tensor([0]), NONE, background=BACKGROUND, sampling=sampling
+        )
+        assert found.boxes.tolist() == near.tolist()
+
+
+def test_ignored_areas_are_neither_background_nor_foreground() -> None:
+    crowd = torch.tensor([[50.0, 50, 100, 100]])
+    proposals = torch.tensor([[60.0, 60, 90, 90], [0.0, 0, 20, 20]])
+    found = sample_regions(proposals, NONE, NO_LABEL, crowd, background=BACKGROUND, sampling=RegionSampling())
+    assert found.boxes.tolist() == [[0, 0, 20, 20]]
+
+
+def test_the_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="per_image"):
+        RegionSampling(per_image="many")  # type: ignore[arg-type]
