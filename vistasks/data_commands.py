@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
 from rich.console import Console
-from rich.progress import track
 
-from vistasks.build import build_augment, build_dataset, build_proposals
-from vistasks.config import Config
-from vistasks.datasets import Dataset
-from vistasks.datasets.check import CheckReport, check, failed
 from vistasks.datasets.prepare import prepare
-from vistasks.drawing.contact_sheet import contact_sheet
-from vistasks.loading import Pipeline
-from vistasks.types import ClassNames
+
+# torch and albumentations are imported where they are needed: `prepare` works without them and should begin at once
+if TYPE_CHECKING:
+    from vistasks.config import Config
+    from vistasks.datasets import Dataset
+    from vistasks.datasets.check import CheckReport
+    from vistasks.types import ClassNames
 
 
 def prepare_command(name: str, root: Path) -> int:
@@ -44,6 +42,9 @@ def check_command(config: Config) -> int:
 
 
 def _checked(config: Config, part: str, classes: ClassNames | None) -> tuple[CheckReport, Dataset | None]:
+    from vistasks.build import build_dataset
+    from vistasks.datasets.check import check, failed
+
     try:
         dataset = build_dataset(config, part, classes)
     except (ValueError, OSError) as error:
@@ -53,6 +54,14 @@ def _checked(config: Config, part: str, classes: ClassNames | None) -> tuple[Che
 
 def show_command(config: Config, output: Path, *, count: int = 12) -> int:
     """Writes ``count`` training samples as the network sees them (augmented, scaled, with proposals) to a picture."""
+    import cv2
+    import numpy as np
+    from rich.progress import track
+
+    from vistasks.build import build_augment, build_dataset, build_proposals
+    from vistasks.drawing.contact_sheet import contact_sheet
+    from vistasks.loading import Pipeline
+
     if count < 1:
         raise ValueError(f"--count must be at least 1, not {count}")
     if not cv2.haveImageWriter(str(output)):
