@@ -183,14 +183,14 @@ def _data_show(parsed: argparse.Namespace) -> int:
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="runs/demo", metavar="DIR", help="where everything goes (default: runs/demo)")
-    parser.add_argument("--config", default=None, metavar="FILE", help="another config than the built-in one")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.set_defaults(run=_demo)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
     from vistasks.demo import demo
 
-    return demo(Path(parsed.output))
+    return demo(Path(parsed.output), parsed.overrides)
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {

@@ -1,0 +1,77 @@
+"""The main job on generated pictures: data, training, evaluation, inference on pictures and on a clip."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from rich.console import Console
+
+from vistasks.atomic import write_text
+from vistasks.config import Config, load_config
+from vistasks.datasets.shapes_writers import write_clip
+from vistasks.evaluate import evaluate
+from vistasks.infer import infer
+from vistasks.metrics.tables import report_tables
+from vistasks.predictor import load
+from vistasks.train import train
+
+CLIP_FRAMES = 60
+
+
+def demo_config(output: Path, overrides: Sequence[str] = ()) -> Config:
+    """The built-in experiment, with its run folder at ``output``."""
+    return load_config(str(files("vistasks") / "demo.yaml"), [f"output={output}", *overrides])
+
+
+def demo(output: Path, overrides: Sequence[str] = ()) -> int:
+    """Trains, evaluates and runs a joint model; everything lands in ``output``. Returns the exit code.
+
+    A finished demo in the same folder is replaced.
+    """
+    console, start = Console(), time.perf_counter()
+    config = demo_config(output, overrides)
+    _clear(output)
+
+    console.rule("1. a joint detector and segmenter, trained on generated shapes")
+    train(config)
+
+    console.rule("2. measured on pictures that it has not seen")
+    held_out = config.model_copy(update={"data": config.data.model_copy(update={"val": {"split": "test"}})})
+    report = evaluate(held_out, str(output))
+    for table in report_tables(report):
+        console.print(table)
+    write_text(output / "test_report.json", json.dumps(report, indent=1))
+
+    console.rule("3. run on those pictures and on a clip")
+    predictor = load(output)
+    pictures = Path(config.data.root) / "coco" / "test"
+    infer(predictor, str(pictures), output / "pictures", progress=True)
+    clip = output / "clip_input.mp4"
+    write_clip(clip, seed=1, frames=CLIP_FRAMES)
+    infer(predictor, str(clip), output / "clip", progress=True)
+
+    console.rule(f"done in {(time.perf_counter() - start) / 60:.1f} minutes")
+    for what, place in {
+        "pictures": output / "pictures",
+        "clip": output / "clip",
+        "curves": output / "curves.png",
+        "report": output / "test_report.json",
+        "weights": output / "best.safetensors",
+    }.items():
+        console.print(f"{what:9} {place.resolve()}", highlight=False, soft_wrap=True)
+    console.print(f"\nyour own pictures: vistasks infer --weights {output} --source PHOTOS --output out/", highlight=False)
+    return 0
+
+
+def _clear(output: Path) -> None:
+    """Removes an earlier demo's checkpoints, by which a run folder counts as used; anything else is overwritten."""
+    for name in ("last", "best"):
+        for suffix in (".safetensors", ".json"):
+            (output / f"{name}{suffix}").unlink(missing_ok=True)
+    (output / "metrics.jsonl").unlink(missing_ok=True)
+    for events in output.glob("events.out.tfevents.*"):
+        events.unlink()
