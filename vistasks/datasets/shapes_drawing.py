@@ -84,19 +84,18 @@ def signed_distance(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def smooth_noise(generator: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:
     """(H, W) float in [0, 1]: random values on a grid of ``cell`` pixels, joined smoothly."""
     grid = generator.random((int(height / cell) + 2, int(width / cell) + 2), dtype=np.float32)
-    return _joining(height, cell, len(grid)) @ grid @ _joining(width, cell, grid.shape[1]).T
+    row, row_part = _places(height, cell)
+    column, column_part = _places(width, cell)
+    lines = grid[row] + (grid[row + 1] - grid[row]) * row_part[:, None]  # (H, knots)
+    return lines[:, column] + (lines[:, column + 1] - lines[:, column]) * column_part
 
 
-def _joining(length: int, cell: float, knots: int) -> np.ndarray:
-    """(length, knots): the weight of each knot at each pixel."""
-    place = np.arange(length) / cell
-    low = place.astype(int)
-    fraction = place - low
-    fraction = fraction * fraction * (3.0 - 2.0 * fraction)
-    weights = np.zeros((length, knots), dtype=np.float32)
-    weights[np.arange(length), low] = 1.0 - fraction
-    weights[np.arange(length), low + 1] += fraction
-    return weights
+def _places(length: int, cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """For each pixel the knot before it and how far it is on the way to the next, eased in and out."""
+    place = (np.arange(length) / cell).astype(np.float32)
+    low = place.astype(np.int64)
+    part = place - low.astype(np.float32)
+    return low, part * part * (3 - 2 * part)
 
 
 def layered_noise(generator: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:
