@@ -136,9 +136,13 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 
 
 def _infer(parsed: argparse.Namespace) -> int:
-    from vistasks.infer import infer_command
+    from vistasks.infer import infer, print_summary
+    from vistasks.predictor import load
 
-    return infer_command(parsed)
+    tasks = [task.strip() for task in parsed.tasks.split(",")]
+    predictor = load(parsed.weights, parsed.device, tasks=tasks, score=parsed.score, batch_size=parsed.batch_size)
+    output = Path(parsed.output)
+    return print_summary(infer(predictor, parsed.source, output, on_error=parsed.on_error), output)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

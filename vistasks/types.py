@@ -220,6 +220,13 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __str__(self) -> str:
+        lines = [
+            f"{name} {score:.3f} [{', '.join(f'{corner:.1f}' for corner in box)}]"
+            for name, score, box in zip(self.names, self.scores, self.boxes)
+        ]
+        return "\n".join(lines) or "no detections"
+
 
 @dataclass(frozen=True, eq=False)
 class SegmentationMap:
