@@ -20,7 +20,7 @@ from vistasks.heads.head import Trunk, TrunkMismatch
 from vistasks.models import MultiTaskModel
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.methods import ProposalMethod
-from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS
+from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS, Registry
 from vistasks.types import ClassNames
 
 TASK_WORDS = {"detection": "detect", "segmentation": "segment"}  # a model's task -> the readers' `tasks` option
@@ -40,15 +40,29 @@ def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = 
     backbone_options = dict(config.backbone)
     if not pretrained:
         backbone_options.pop("weights", None)
-    backbone = BACKBONES.build(backbone_options, where="model.backbone")
+    backbone = _built(BACKBONES, backbone_options, where="model.backbone")
     neck, trunk = None, Trunk(name=backbone_options["name"], channels=backbone.channels, pooling=backbone.pooling)
     if config.neck is not None:
-        neck = NECKS.build(config.neck, where="model.neck", given={"in_channels": backbone.channels})
+        neck = _built(NECKS, config.neck, where="model.neck", given={"in_channels": backbone.channels})
         # a neck mixes the maps, so that the trunk's pooling indices no longer belong to them
         trunk = Trunk(name=f"{trunk.name} + {config.neck['name']}", channels=neck.channels, pooling={})
     heads = {task: _build_head(task, options, trunk, classes) for task, options in config.heads.items()}
-    backbone.freeze(stages=config.freeze_stages, batchnorm=config.freeze_batchnorm)
+    try:
+        backbone.freeze(stages=config.freeze_stages, batchnorm=config.freeze_batchnorm)
+    except ValueError as error:
+        raise ValueError(f"model.freeze_stages: {error}") from None
     return MultiTaskModel(backbone, neck, heads, config.loss_weights)
+
+
+def _built(registry: Registry, options: Mapping[str, Any], *, where: str, given: Mapping[str, Any] | None = None) -> Any:
+    """`Registry.build`, where what the part itself says of its options gets their path as well."""
+    try:
+        return registry.build(options, where=where, given=given)
+    except TrunkMismatch:
+        raise
+    except (ValueError, RuntimeError) as error:  # RuntimeError: PyTorch's, of a negative width for example
+        text = str(error)
+        raise ValueError(text if text.startswith(f"{where}.") else f"{where}: {text}") from error
 
 
 def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: ClassNames) -> Any:
@@ -57,23 +71,24 @@ def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: Cl
     if not names:
         raise ValueError(f"{where}: the data names no class for {task}; set data.classes or data.segmentation_classes")
     try:
-        head = HEADS.build(options, where=where, given={"trunk": trunk, "classes": names})
+        head = _built(HEADS, options, where=where, given={"trunk": trunk, "classes": names})
     except TrunkMismatch as error:
-        raise ValueError(f"{where}: {error}. Trunks that can: {', '.join(_trunks_for(options)) or 'none'}") from None
+        fitting = ", ".join(_trunks_for(options, names)) or "none"
+        raise ValueError(f"{where}: {error}. Trunks that can (without a neck): {fitting}") from None
     if head.task != task:
         raise ValueError(f"{where}.name: '{options['name']}' is a {head.task} head; put it under model.heads.{head.task}")
     return head
 
 
-def _trunks_for(options: Mapping[str, Any]) -> list[str]:
-    """The registered backbones on which this head can stand, tried without memory or computation."""
+def _trunks_for(options: Mapping[str, Any], classes: tuple[str, ...]) -> list[str]:
+    """The registered backbones on which this head can stand by themselves, tried without memory or computation."""
     fitting = []
     with torch.device("meta"):
         for name in BACKBONES:
             try:
                 backbone: Any = BACKBONES[name]()
                 trunk = Trunk(name=name, channels=backbone.channels, pooling=backbone.pooling)
-                HEADS.build(options, where="head", given={"trunk": trunk, "classes": ("a", "b")})
+                HEADS.build(options, where="head", given={"trunk": trunk, "classes": classes})
             except (TypeError, ValueError, ImportError):  # TypeError: this backbone has required options
                 continue
             fitting.append(name)
@@ -97,15 +112,16 @@ def build_dataset(config: Config, part: str, classes: ClassNames | None = None) 
 
 def _with_tasks(options: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """The reader's ``tasks`` follow the model's heads unless the config says otherwise."""
-    name = options.get("format", "")
-    if "tasks" in options or name not in DATASETS or "tasks" not in inspect.signature(DATASETS[name]).parameters:
+    name = options.get("format")
+    known = isinstance(name, str) and name in DATASETS  # if not, the registry says so
+    if "tasks" in options or not known or "tasks" not in inspect.signature(DATASETS[str(name)]).parameters:
         return dict(options)
     return {**options, "tasks": [TASK_WORDS[task] for task in config.model.heads]}
 
 
 def build_proposals(config: ProposalsConfig) -> ProposalMethod:
     """The proposal method of a config, behind its cache if it has one."""
-    method = PROPOSALS.build(config.method, where="proposals.method")
+    method: ProposalMethod = _built(PROPOSALS, config.method, where="proposals.method")
     return method if config.cache is None or method.key is None else CachedProposals(method, config.cache)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from vistasks.registry import nearest
 
@@ -22,13 +22,13 @@ Engine = Literal["hotcoco", "pycocotools"]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
     """Where the pictures and labels are. Further keys are the reader's options, shared by ``train`` and ``val``."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     format: str = Field(description="a registered dataset format: voc, coco, mask_folder, shapes")
     root: str
@@ -89,6 +89,13 @@ class ScheduleConfig(Section):
     milestones: list[float] = Field(default=[0.7, 0.9], description="step: shares of the training after which the rate drops")
     gamma: float = Field(default=0.1, gt=0, le=1, description="step: factor of each drop")
 
+    @field_validator("milestones")
+    @classmethod
+    def _shares(cls, milestones: list[float]) -> list[float]:
+        if not all(0 < milestone < 1 for milestone in milestones):
+            raise ValueError(f"milestones are shares of the training, between 0 and 1, such as 0.7; received: {milestones}")
+        return milestones
+
 
 class TrainConfig(Section):
     epochs: PositiveInt = 10
@@ -117,7 +124,7 @@ class Config(Section):
     """A whole experiment."""
 
     output: str = Field(description="the run folder")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)  # NumPy takes no more
     data: DataConfig
     input: InputConfig = InputConfig()
     augment: list[Any] = Field(default=[], description="albumentations transforms by name with their arguments, in order")
@@ -131,16 +138,22 @@ class _Loader(yaml.SafeLoader):
     """YAML where ``1e-3`` is a number (PyYAML follows YAML 1.1 and reads text) and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        for (key_node, _), key in zip(node.value, keys):
+        written = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in written]  # type: ignore[no-untyped-call]
+        for key_node, key in zip(written, keys):
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text such as ``1e-3``, which `_Loader` would read as a number."""
+
+
+_EXPONENT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+for _kind in (_Loader, _Dumper):
+    _kind.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -152,18 +165,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ValueError(f"{path}: there is no such config file.{nearest(path.name, beside)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.load(text, _Loader)
-        lines = dict(_key_lines(yaml.compose(text, _Loader), ()))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected keys and values (output, data, model, ...), received {type(values).__name__}")
-    overridden = {}
+    values, lines = _read_yaml(path)
+    overridden: dict[tuple[Any, ...], str] = {}
     for override in overrides:
         keys = apply_override(values, override)
-        overridden[keys] = override
+        # what stood under the key before is gone, and so are the places where it was written
+        lines = {k: line for k, line in lines.items() if k[: len(keys)] != keys}
+        overridden = {k: text for k, text in overridden.items() if k[: len(keys)] != keys} | {keys: override}
 
     def where(keys: tuple[Any, ...]) -> str:
         for length in range(len(keys), 0, -1):
@@ -174,6 +182,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return str(path)
 
     return parse_config(values, where=where)
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
+    """The values of a YAML file, and the line of each key path."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.load(text, _Loader)
+        lines = dict(_key_lines(yaml.compose(text, _Loader), ()))
+    except yaml.MarkedYAMLError as error:
+        mark, what = error.problem_mark, f"{error.context}: {error.problem}" if error.context else error.problem
+        raise ValueError(f"{path}:{mark.line + 1 if mark else 1}: not readable as YAML: {what}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected keys and values (output, data, model, ...), received {type(values).__name__}")
+    return values, lines
 
 
 def parse_config(values: Mapping[str, Any], *, where: Any = lambda keys: "config") -> Config:
@@ -187,7 +211,7 @@ def parse_config(values: Mapping[str, Any], *, where: Any = lambda keys: "config
 def apply_override(values: dict[str, Any], override: str) -> tuple[Any, ...]:
     """Puts ``a.b=value`` (value in YAML; a number picks a list's entry) into nested values; returns the key path."""
     dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
+    if not equals or not all(dotted.split(".")):
         raise ValueError(f"command line: expected key.path=value, received '{override}'")
     try:
         value = yaml.load(text, _Loader)
@@ -198,11 +222,13 @@ def apply_override(values: dict[str, Any], override: str) -> tuple[Any, ...]:
     for depth, key in enumerate(keys):
         if isinstance(node, list):
             if not key.isdigit() or int(key) >= len(node):
-                place = ".".join(map(str, keys[:depth]))
-                raise ValueError(f"command line, {override}: {place} is a list; '{key}' must be 0 to {len(node) - 1}")
+                place, known = ".".join(map(str, keys[:depth])), f"must be 0 to {len(node) - 1}" if node else "is not in it"
+                raise ValueError(f"command line, {override}: {place} is a list of {len(node)}; '{key}' {known}")
             keys[depth] = key = int(key)
         elif not isinstance(node, dict):
             raise ValueError(f"command line, {override}: {'.'.join(map(str, keys[:depth]))} is a value, it has no '{key}'")
+        elif key not in node and key.isdigit() and int(key) in node:  # such as data.mask_values.11=ignore
+            keys[depth] = key = int(key)
         if depth == len(keys) - 1:
             node[key] = value
         elif isinstance(node, list):
@@ -235,6 +261,8 @@ def _explain(error: Any, where: Any) -> str:
         return f"{place}: unknown key.{nearest(str(keys[-1]), known)} Known: {', '.join(known)}"
     if error["type"] == "missing":
         return f"{place} is missing"
+    if error["type"] == "value_error":  # of our own checks, which say what was received
+        return f"{place}: {error['ctx']['error']}"
     return f"{place}: {error['msg']}; received {error['input']!r}"
 
 
@@ -246,5 +274,5 @@ def _section_at(keys: tuple[Any, ...]) -> type[BaseModel]:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole config with every default written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=130)
+    """The whole config with every default written out; `load_config` reads it back to an equal config."""
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, width=130, allow_unicode=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+# For an option that is a group of options, a pydantic dataclass: without it a misspelt key in the group would pass unseen
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Part = TypeVar("Part", bound=Callable[..., object])
 
@@ -68,8 +72,8 @@ class Registry:
         """
         if key not in options:
             raise ValueError(f"{where}.{key} is missing; expected one of: {', '.join(self)}")
-        name = options[key]
-        if name not in self:
+        name: Any = options[key]
+        if not isinstance(name, str) or name not in self:
             guess = nearest(str(name), list(self))
             raise ValueError(f"{where}.{key}: unknown {self.kind} '{name}'.{guess} Known: {', '.join(self)}")
         part, given = self._parts[name], dict(given or {})
@@ -97,16 +101,23 @@ def checked_options(
         if parameter.default is parameter.empty and name not in values
     ]
     converted = {}
-    for name in values.keys() & parameters.keys():
+    for name in [name for name in values if name in parameters]:
         try:
             converted[name] = TypeAdapter(hints.get(name, Any)).validate_python(values[name])
         except ValidationError as error:
-            for e in error.errors():
-                path = ".".join([where, name, *map(str, e["loc"])])
-                problems.append(f"{path}: {e['msg']}; received {e['input']!r}")
+            problems += [_explain(e, f"{where}.{name}", hints.get(name, Any)) for e in error.errors()]
     if problems:
         raise ValueError("\n".join(problems))
     return converted
+
+
+def _explain(error: Any, where: str, hint: Any) -> str:
+    path = ".".join([where, *map(str, error["loc"])])
+    if error["type"] == "unexpected_keyword_argument":  # in a group of options
+        known = [field.name for field in fields(hint)] if is_dataclass(hint) and len(error["loc"]) == 1 else []
+        guess = nearest(str(error["loc"][-1]), known)
+        return f"{path}: unknown option.{guess}" + (f" Known: {', '.join(known)}" if known else "")
+    return f"{path}: {error['msg']}; received {error['input']!r}"
 
 
 BACKBONES = Registry("backbone")

@@ -21,8 +21,8 @@ def joined_classes(parts: Sequence[ClassNames]) -> ClassNames:
 class JoinedDataset:
     """The samples of all ``datasets`` in order; class ids mapped by name onto ``classes``.
 
-    Raises a ``ValueError`` where a set has a class that ``classes`` lacks. An image id that stands in several sets is prefixed by
-    the set's number.
+    Raises a ``ValueError`` where a set has a class that ``classes`` lacks. Where an image id stands in several sets, all ids are
+    prefixed by their set's number.
     """
 
     def __init__(self, datasets: Sequence[Dataset], classes: ClassNames | None = None) -> None:
@@ -30,11 +30,9 @@ class JoinedDataset:
         self.classes = classes or joined_classes([d.classes for d in datasets])
         self._maps = [_Maps(d.classes, self.classes) for d in datasets]
         self._index = [(number, index) for number, d in enumerate(datasets) for index in range(len(d))]
-        ids = [d.ids[index] for d in datasets for index in range(len(d))]
-        seen: dict[str, int] = {}
-        for image_id in ids:
-            seen[image_id] = seen.get(image_id, 0) + 1
-        self.ids = [i if seen[i] == 1 else f"{number}/{i}" for i, (number, _) in zip(ids, self._index)]
+        self.ids = [d.ids[index] for d in datasets for index in range(len(d))]
+        if len(set(self.ids)) < len(self.ids):
+            self.ids = [f"{number}/{image_id}" for image_id, (number, _) in zip(self.ids, self._index)]
         self.paths = [path for d in datasets for path in d.paths]
         self.notes = [note for d in datasets for note in d.notes]
 
@@ -61,8 +59,8 @@ class JoinedDataset:
 
 class _Maps:
     def __init__(self, source: ClassNames, target: ClassNames) -> None:
-        self.detection = np.array([_position(name, target.detection) for name in source.detection], dtype=np.int64)
-        segmentation = [_position(name, target.segmentation) for name in source.segmentation]
+        self.detection = np.array(_positions(source.detection, target.detection, "detection"), dtype=np.int64)
+        segmentation = _positions(source.segmentation, target.segmentation, "segmentation")
         self.segmentation = np.full(256, IGNORE_INDEX, dtype=np.uint8)
         self.segmentation[: len(segmentation)] = segmentation
 
@@ -76,7 +74,11 @@ class _Maps:
         )
 
 
-def _position(name: str, names: tuple[str, ...]) -> int:
-    if name not in names:
-        raise ValueError(f"the data has the class '{name}', but the model's classes are: {', '.join(names) or 'none'}")
-    return names.index(name)
+def _positions(names: tuple[str, ...], target: tuple[str, ...], task: str) -> list[int]:
+    unknown = [name for name in names if name not in target]
+    if unknown:
+        raise ValueError(
+            f"{task}: the data has {len(unknown)} classes that the model lacks: {', '.join(unknown)}. "
+            f"The data's: {', '.join(names)}; the model's: {', '.join(target) or 'none'}"
+        )
+    return [target.index(name) for name in names]

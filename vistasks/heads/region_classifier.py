@@ -21,11 +21,11 @@ from vistasks.heads.region_features import AlignedRegions, RegionFeatures, Warpe
 from vistasks.heads.region_sampling import Regions, RegionSampling, sample_regions
 from vistasks.losses.classification import partial_cross_entropy
 from vistasks.ops.boxes import clip_boxes, decode, encode, has_sides
-from vistasks.registry import HEADS
+from vistasks.registry import HEADS, STRICT
 from vistasks.types import Batch, Detections, Encoder, Features
 
 
-@checked_dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=STRICT)
 class Decoding:
     """From class probabilities to detections: ``score`` threshold, per-class ``nms`` IoU, ``max_detections`` of an image."""
 
@@ -34,7 +34,7 @@ class Decoding:
     max_detections: int = 100
 
 
-@checked_dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=STRICT)
 class Align:
     """`AlignedRegions`: the map at ``stride``, ``size`` cells a side, ``reduce`` channels first (None: as they are)."""
 
@@ -43,7 +43,7 @@ class Align:
     reduce: int | None = None
 
 
-@checked_dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=STRICT)
 class Warp:
     """`WarpedRegions`: squares of ``crop`` pixels, of which ``context`` on each side lie around the region."""
 

@@ -9,9 +9,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from vistasks.ops.boxes import box_iof, box_iou
+from vistasks.registry import STRICT
 
 
-@checked_dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=STRICT)
 class RegionSampling:
     """How the regions of one image are drawn.
 
