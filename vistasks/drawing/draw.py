@@ -59,7 +59,7 @@ def blend_map(image: np.ndarray, segmentation: SegmentationMap, colours: list[Co
 
 def draw_boxes(image: np.ndarray, detections: Detections, colours: list[Colour], *, labels: bool = True) -> np.ndarray:
     """``image`` (changed in place) with boxes in their classes' colours and, with ``labels``, "name score" inside the picture."""
-    scale = max(0.6, max(image.shape[:2]) / _REFERENCE)
+    scale = max(0.8, max(image.shape[:2]) / _REFERENCE)
     # supervision takes pictures with blue first; in ours red is first, so its colours are given the other way round
     palette = sv.ColorPalette([sv.Color(*reversed(colour)) for colour in colours])
     boxes = detections.boxes.astype(np.float32)
@@ -85,7 +85,7 @@ def _draw_legend(canvas: np.ndarray, segmentation: SegmentationMap, colours: dic
     """Swatches and names of the classes that cover at least a thousandth of the picture, bottom left."""
     counts = np.bincount(segmentation.labels.ravel(), minlength=256)
     shown = [n for i, n in enumerate(segmentation.names) if counts[i] * 1000 >= counts.sum() and colours[n] != BACKGROUND]
-    scale = max(0.6, max(canvas.shape[:2]) / _REFERENCE)
+    scale = max(0.8, max(canvas.shape[:2]) / _REFERENCE)
     line, swatch = round(18 * scale), round(12 * scale)
     shown = shown[: max(0, canvas.shape[0] // line - 1)]
     if not shown:
