@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
+import cv2
 import numpy as np
+from av.video.reformatter import Colorspace
 
 _TICKS = 90_000  # time base of the output, per second; MPEG's own
+_BT709, _LIMITED_RANGE = 1, 1  # H.264 Annex E, tables E-3 to E-5; what browsers show most faithfully
+# without B-frames, so that each frame is decoded when it is shown and the last one keeps its place where frame times vary
+_ENCODING = {"crf": "20", "preset": "veryfast", "bf": "0"}
 
 
 class VideoWriter:
-    """Writes frames of one size with their times as H.264 in an .mp4 file; a context manager.
+    """Writes frames with their times as H.264 in an .mp4 file; a context manager.
 
     The file is written under a temporary name and renamed when everything is in it, also where the source failed half way:
-    what was written until then plays. Odd sides get one more row or column, as H.264's colours need even ones.
+    what was written until then plays. Odd sides get one more row or column, as H.264's colours need even ones. Frames of another
+    size than the first's are fitted into it, with black bars.
 
     Args:
         path: the .mp4 file.
-        rate: frames per second, for players; each frame is shown at its own time.
+        rate: frames per second, for players and for the last frame's duration; each frame is shown at its own time.
+
+    Raises:
+        ValueError: another suffix, or a frame that is no (H, W, 3) uint8.
+        OSError: the file cannot be written.
     """
 
     def __init__(self, path: str | Path, *, rate: Fraction = Fraction(25)) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.path.with_name(f".{self.path.stem}.tmp.mp4")
-        self._container = av.open(str(self._temporary), mode="w", options={"movflags": "+faststart"})
-        self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.time_base = Fraction(1, _TICKS)
+        self.path, self.rate = Path(path), Fraction(rate)
+        if self.path.suffix.lower() != ".mp4":
+            raise ValueError(f"{self.path}: videos are written as .mp4")
         self._size: tuple[int, int] | None = None
         self._last = -1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.mp4")
+        self._container = av.open(str(self._temporary.absolute()), mode="w", options={"movflags": "+faststart"})
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -40,27 +50,56 @@ class VideoWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def write(self, image: np.ndarray, seconds: float) -> None:
-        """Adds a frame (H, W, 3) uint8 RGB at its time. A ``ValueError`` where its size is not the first frame's."""
+    def write(self, image: np.ndarray, seconds: float | None = None) -> None:
+        """Adds a frame (H, W, 3) uint8 RGB, shown from ``seconds`` on; without: one frame's duration after the last."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"{self.path}: expected a frame (H, W, 3) uint8 RGB; received {image.shape} {image.dtype}")
         if self._size is None:
-            self._size = image.shape[:2]
-            self._stream.height, self._stream.width = (side + side % 2 for side in self._size)
-        if image.shape[:2] != self._size:
-            raise ValueError(f"{self.path}: frames of one video have one size; {image.shape[:2]} came after {self._size}")
-        height, width = self._size
-        if height % 2 or width % 2:
-            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        self._last = max(self._last + 1, round(seconds * _TICKS))  # times must grow
-        frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
+            self._begin(image.shape[0], image.shape[1])
+        duration = round(_TICKS / self.rate)
+        due = self._last + duration if seconds is None and self._last >= 0 else round((seconds or 0) * _TICKS)
+        self._last = max(self._last + 1, due)  # times must grow
+        frame = av.VideoFrame.from_ndarray(self._fitted(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        frame.pts, frame.time_base, frame.duration = self._last, Fraction(1, _TICKS), duration
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Finishes the file; without a frame there is none."""
-        if self._size is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
-        if self._size is not None:
-            self._temporary.replace(self.path)
-        else:
+        """Finishes the file; without a frame there is none. Closing again does nothing."""
+        if self._container is None:
+            return
+        container, self._container = self._container, None  # type: ignore[assignment]
+        try:
+            if self._size is not None:
+                container.mux(self._stream.encode(None))
+            container.close()
+            if self._size is not None:
+                self._temporary.replace(self.path)
+        finally:
+            container.close()
             self._temporary.unlink(missing_ok=True)
+
+    def _begin(self, height: int, width: int) -> None:
+        self._size = height, width
+        self._stream = self._container.add_stream("libx264", rate=self.rate, options=_ENCODING)
+        self._stream.height, self._stream.width = height + height % 2, width + width % 2
+        self._stream.pix_fmt = "yuv420p"
+        codec = self._stream.codec_context
+        codec.time_base = Fraction(1, _TICKS)
+        codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
+        codec.color_range = _LIMITED_RANGE
+
+    def _fitted(self, image: np.ndarray) -> np.ndarray:
+        """The picture in the video's size, even sides included."""
+        assert self._size is not None
+        height, width = self._size
+        if image.shape[:2] != self._size:
+            factor = min(height / image.shape[0], width / image.shape[1])
+            inner = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
+            canvas = np.zeros((height, width, 3), dtype=np.uint8)
+            top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+            canvas[top : top + inner[0], left : left + inner[1]] = cv2.resize(image, inner[::-1], interpolation=cv2.INTER_AREA)
+            image = canvas
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return np.ascontiguousarray(image)

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace
 
 SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv", ".3gp"})
+
+_NO_VIDEOS = ("tty", "image2", "hls", "concat")  # formats by which FFmpeg takes a text, a picture or a list of files for a video
+_HIGH_DEFINITION = 576  # lines; pictures with more have BT.709 colours where the file says nothing, as players assume
+_UNKNOWN_COLOURS = 2  # AVCOL_SPC_UNSPECIFIED
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a video: image (H, W, 3) uint8 RGB upright, its number from 0 and its time in seconds."""
+    """One picture of a video: image (H, W, 3) uint8 RGB upright, its number from 0, its time in seconds from the start."""
 
     image: np.ndarray
     number: int
@@ -25,60 +30,102 @@ class Frame:
 class VideoReader:
     """Iterates over a video file's frames in constant memory; each ``iter`` starts at the first.
 
-    A file that ends in the middle of a frame gives the frames before it, and ``truncated`` is True afterwards.
+    Parts of the file that do not decode are passed over; a file that ends early gives the frames it has. What was found out on
+    the way is known after the last frame: see `problem`.
 
     Attributes:
-        rate: frames per second as the file says.
+        rate: frames per second as the file says; 25 where it says nothing sensible.
         frames: as the header claims; 0 where it says nothing. Headers are often wrong.
+        truncated: the last iteration ended earlier than the header promises.
+        damaged: places that did not decode in the last iteration.
 
     Raises:
-        ValueError: no such file, no video in it, or not a single frame that decodes.
+        ValueError: no such file, no video in it, or (when iterated) not a single frame that decodes.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"{self.path.absolute()}: there is no such video file")
-        self.truncated = False
+        self.truncated, self.damaged = False, 0
         with self._open() as container:
             stream = container.streams.video[0]
-            self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            self.rate = _sensible_rate(stream)
             self.frames = stream.frames
+            self._promised = _promised_seconds(container)
+
+    @property
+    def problem(self) -> str | None:
+        """What was wrong with the file in the last iteration, in words; None where nothing was."""
+        faults = [f"{self.damaged} places do not decode and were passed over"] * (self.damaged > 0)
+        faults += ["the video ends earlier than its header promises; was it cut off?"] * self.truncated
+        return f"{self.path}: {'; '.join(faults)}" if faults else None
 
     def __iter__(self) -> Iterator[Frame]:
-        number = -1
+        self.truncated, self.damaged = False, 0
+        number, seconds = -1, 0.0
         with self._open() as container:
-            container.streams.video[0].thread_type = "AUTO"
-            frames = container.decode(video=0)
-            while True:
-                try:
-                    frame = next(frames, None)
-                except av.FFmpegError as error:
-                    if number < 0:
-                        raise ValueError(f"{self.path}: no frame of this video can be decoded: {error}") from None
-                    self.truncated = True
-                    break
-                if frame is None:
-                    break
+            start = (container.start_time or 0) / av.time_base
+            for frame in self._decoded(container):
                 number += 1
-                seconds = float(frame.time) if frame.time is not None else float(number / self.rate)
+                seconds = max(0.0, frame.time - start) if frame.time is not None else float(number / self.rate)
                 yield Frame(_upright(frame), number, seconds)
         if number < 0:
-            raise ValueError(f"{self.path}: this video has no frames")
+            raise ValueError(f"{self.path}: no frame of this video can be decoded")
+        self.truncated = self._promised - seconds > max(1.0, float(5 / self.rate))
+
+    def _decoded(self, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = [] if packet is None else packet.decode()
+            except av.FFmpegError:
+                self.damaged += 1
+                if packet is None:  # the file itself cannot be read on
+                    return
+                continue
+            if packet is None:
+                return
+            self.damaged += sum(frame.is_corrupt for frame in frames)
+            yield from frames  # type: ignore[misc] # a video stream's packets hold video frames
 
     def _open(self) -> av.container.InputContainer:
         try:
-            container = av.open(str(self.path))
+            # a list of addresses posing as a video must not fetch anything
+            container = av.open(str(self.path.absolute()), options={"protocol_whitelist": "file"})
         except av.FFmpegError as error:
-            raise ValueError(f"{self.path}: not a video that FFmpeg can read: {error}") from None
-        if not container.streams.video:
+            raise ValueError(f"{self.path}: not a video that FFmpeg can read, or cut off: {error.strerror}") from None
+        kind = container.format.name
+        if kind in _NO_VIDEOS or kind.endswith("_pipe") or not container.streams.video:
             container.close()
-            raise ValueError(f"{self.path}: there is no video in this file")
+            raise ValueError(f"{self.path}: there is no video in this file; FFmpeg reads it as {kind}")
         return container
+
+
+def _sensible_rate(stream: av.VideoStream) -> Fraction:
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate is not None and 0 < rate <= 1000:
+            return rate
+    return Fraction(25)
+
+
+def _promised_seconds(container: av.container.InputContainer) -> float:
+    """How long the header says the video is; 0 where it does not. Some formats guess one of the two from the file's size."""
+    stream = container.streams.video[0]
+    counted = stream.frames / float(_sensible_rate(stream))
+    if stream.duration is not None and stream.time_base is not None:
+        return max(counted, float(stream.duration * stream.time_base))
+    if container.duration is not None and not container.streams.audio:  # sound may go on after the last picture
+        return max(counted, container.duration / av.time_base)
+    return counted
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
     """The frame as RGB, turned as the file's display matrix asks (phones film sideways and say so)."""
-    image = frame.to_ndarray(format="rgb24")
-    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+    guess = frame.colorspace == _UNKNOWN_COLOURS and frame.height > _HIGH_DEFINITION
+    image = frame.to_ndarray(format="rgb24", src_colorspace=Colorspace.ITU709 if guess else None)
+    turns = round((frame.rotation or 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
