@@ -89,7 +89,7 @@ def checked_options(
         bound: partial[object] = part
         part, given = bound.func, {**bound.keywords, **given}
     parameters = {name: p for name, p in inspect.signature(part).parameters.items() if name not in given}
-    hints = get_type_hints(part.__init__ if inspect.isclass(part) else part)
+    hints = get_type_hints(part.__init__ if inspect.isclass(part) else part, include_extras=True)
     problems = [
         f"{where}.{name}: unknown option.{nearest(name, list(parameters))} Known: {', '.join(parameters) or 'none'}"
         for name in values
