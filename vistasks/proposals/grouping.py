@@ -48,7 +48,14 @@ def _sink(heap: np.ndarray, used: int, place: int) -> None:
 
 @compiled
 def _similarity(
-    sizes: np.ndarray, boxes: np.ndarray, colours: np.ndarray, textures: np.ndarray, a: int, b: int, area: float, weights: np.ndarray
+    sizes: np.ndarray,
+    boxes: np.ndarray,
+    colours: np.ndarray,
+    textures: np.ndarray,
+    a: int,
+    b: int,
+    area: float,
+    weights: np.ndarray,
 ) -> int:
     """Eq. 2, 4, 5 and 6 of the paper, summed with ``weights`` (4,) of colour, texture, size and fill; in fixed point."""
     total = np.float32(0)

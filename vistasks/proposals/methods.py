@@ -47,16 +47,19 @@ class SelectiveSearch:
         *,
         max_boxes: int | None = 2000,
         min_size: int | None = None,
+        min_side: int = 1,
         seed: int = 0,
         threads: int = 1,
     ) -> None:
         self.mode: Mode = mode
         self.max_boxes = max_boxes
         self.min_size = min_size
+        self.min_side = min_side
         self.seed = seed
         self.threads = threads
         # threads do not change the boxes
-        self.key: str | None = f"selective_search-{VERSION} mode={mode} max_boxes={max_boxes} min_size={min_size} seed={seed}"
+        options = f"mode={mode} max_boxes={max_boxes} min_size={min_size} min_side={min_side} seed={seed}"
+        self.key: str | None = f"selective_search-{VERSION} {options}"
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, best first."""
@@ -65,6 +68,7 @@ class SelectiveSearch:
             self.mode,
             max_boxes=self.max_boxes,
             min_size=self.min_size,
+            min_side=self.min_side,
             seed=self.seed,
             threads=self.threads,
         )

@@ -1,35 +1,46 @@
-"""Selective search (Uijlings, van de Sande, Gevers and Smeulders, IJCV 2013).
+"""Selective search (Uijlings, van de Sande, Gevers and Smeulders, "Selective search for object recognition", IJCV 2013).
 
 picture -> colour spaces -> graph segmentation at several k -> region features -> hierarchical grouping by several
 combinations of similarities -> boxes, ranked by the randomised hierarchy rank.
+
+What differs from the paper, each measured in docs/selective_search.md: pictures over `FULL_SIZE` pixels are segmented at up to
+half their resolution; in a colour space the picture is segmented once, at the smallest k, and the larger k continue on that
+segmentation's region graph; gradients are one-pixel differences, binned by orientation and strength together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
+import cv2
 import numpy as np
 
 from vistasks.proposals.colour import COLOUR_SPACES
+from vistasks.proposals.compiled import compiled
 from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_planes, touching
 from vistasks.proposals.grouping import group
 from vistasks.proposals.regions import describe, gather
 
-VERSION = 1  # of the algorithm: part of every cache key; raise it when any box changes
-SIGMA = 0.8
+VERSION = 2  # of the algorithm: part of every cache key; raise it when any box changes
+SIGMA = 0.8  # of the smoothing before segmentation, as in the paper
 LEVELS = 4.0  # edge weight levels per grey value
+FULL_SIZE = 47_000  # pictures up to so many pixels are worked on whole, larger ones at down to half their resolution
+MAX_PIXELS = 1 << 28
 
 Mode = Literal["single", "fast", "quality"]
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Strategies:
     """What a mode combines: every colour space with every k with every combination of similarities.
 
-    ``similarities`` are words of C (colour), T (texture), S (size), F (fill), as in the paper's table 3.
+    ``similarities`` are words of C (colour), T (texture), S (size), F (fill), as in the paper's table 3. ``min_size`` is in
+    pixels of the picture as it is worked on, and so is ``k``'s scale.
     """
 
     colour_spaces: tuple[str, ...]
@@ -39,47 +50,116 @@ class Strategies:
 
 
 MODES: dict[str, Strategies] = {
-    "single": Strategies(("HSV",), (100,), ("CTSF",), 50),
-    "fast": Strategies(("HSV", "Lab"), (50, 100), ("CTSF", "TSF"), 50),
-    "quality": Strategies(("HSV", "Lab", "rgI", "H", "I"), (50, 100, 150, 300), ("CTSF", "TSF", "F", "S"), 50),
+    "single": Strategies(("HSV",), (50,), ("CTSF", "F"), 20),
+    "fast": Strategies(("HSV", "Lab", "I"), (50, 100), ("CTSF", "F"), 20),
+    "quality": Strategies(("HSV", "Lab", "rgI", "H", "I"), (50, 100, 200), ("CTSF", "TSF", "F", "S"), 12),
 }
 
 
-def _hierarchies(rgb: np.ndarray, space: str, strategies: Strategies, min_size: int) -> list[np.ndarray]:
-    """The boxes (2n - 1, 4) int32 of every hierarchy of one colour space, the whole picture last."""
-    height, width = rgb.shape[:2]
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The initial regions of one hierarchy: see `grouping.group` for the arrays."""
+
+    size: np.ndarray
+    box: np.ndarray
+    counts: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    area: int
+    planes: int
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 from grey, RGB or RGBA of uint8, uint16 or bool; alpha is dropped."""
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"selective_search: expected an (H, W, 3) uint8 RGB array, not {type(image).__name__}")
+    grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
+    if not grey and (image.ndim != 3 or image.shape[2] not in (3, 4)):
+        raise ValueError(f"selective_search: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {image.shape}")
+    if min(image.shape[:2]) < 1:
+        raise ValueError(f"selective_search: the picture is empty: {image.shape}")
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise ValueError(f"selective_search: {image.shape} is more than {MAX_PIXELS} pixels; scale the picture down first")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    elif image.dtype == np.bool_:
+        image = image.astype(np.uint8) * np.uint8(255)
+    elif image.dtype != np.uint8:
+        raise ValueError(
+            f"selective_search: expected uint8 (or uint16 or bool) values, not {image.dtype}; scale to 0 .. 255 first"
+        )
+    if grey:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])
+
+
+def _working_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) at which a picture is worked on: from `FULL_SIZE` pixels on smaller, to half of each side."""
+    scale = min(1.0, max(0.5, (FULL_SIZE / (height * width)) ** 0.5))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def initial_regions(rgb: np.ndarray, space: str, k: tuple[float, ...], min_size: int) -> list[Regions]:
+    """The initial regions of one colour space for each k in rising order (section 3.1 of the paper)."""
+    area = rgb.shape[0] * rgb.shape[1]
     planes = COLOUR_SPACES[space](rgb)
-    finest = min(strategies.k)
-    labels, size, internal, first, second, weight = segment(smoothed_planes(planes, SIGMA), finest, min_size, LEVELS)
-    box, counts = describe(planes, labels, len(size))
-    result = []
-    for k in strategies.k:
-        if k == finest:
-            sizes, boxes, sums, one, two = size, box, counts, first, second
-        else:
-            merged, count = coarser(size, internal, first, second, weight, k * LEVELS, min_size)
-            sizes, boxes, sums = gather(merged, count, size, box, counts)
-            one, two, _ = touching(merged, first, second, weight, count)
-        for word in strategies.similarities:
-            weights = np.array([letter in word for letter in "CTSF"], dtype=np.float32)
-            result.append(group(sizes, boxes, sums, one, two, np.float32(height * width), len(planes), weights))
-    return result
+    labels, size, internal, first, second, weight = segment(smoothed_planes(planes, SIGMA), min(k), min_size, LEVELS)
+    box, counts = describe(planes, labels, size.size)
+    found = [Regions(size, box, counts, first, second, area, len(planes))]
+    for larger in sorted(k)[1:]:
+        merged, count = coarser(size, internal, first, second, weight, larger * LEVELS, min_size)
+        ends = touching(merged, first, second, weight, count)
+        found.append(Regions(*gather(merged, count, size, box, counts), ends[0], ends[1], area, len(planes)))
+    return found
 
 
-def _ranked(hierarchies: Iterable[np.ndarray], seed: int, height: int, width: int) -> np.ndarray:
-    """All boxes of all hierarchies, best first, each once (section 3.2.3: position in its hierarchy times a random number)."""
-    boxes, ranks = [], []
-    for index, hierarchy in enumerate(hierarchies):
-        positions = np.arange(len(hierarchy), 0, -1)
-        boxes.append(hierarchy)
-        ranks.append(positions * np.random.default_rng([seed, index]).random(len(hierarchy)))
-    together = np.concatenate(boxes)
-    together = together[np.argsort(np.concatenate(ranks), kind="stable")]
-    pixels = height * width
-    wide = together.astype(np.uint64)
-    keys = (wide[:, 1] * width + wide[:, 0]) * pixels + (wide[:, 3] - 1) * width + (wide[:, 2] - 1)
-    _, once = np.unique(keys, return_index=True)
-    return together[np.sort(once)]
+def hierarchy(regions: Regions, similarities: str) -> np.ndarray:
+    """(2n - 1, 4) int32 boxes: the n initial regions, then each join in order; the last is the whole picture."""
+    weights = np.array([letter in similarities for letter in "CTSF"], dtype=np.float32)
+    r = regions
+    return group(r.size, r.box, r.counts, r.first, r.second, np.float32(r.area), r.planes, weights)
+
+
+@compiled
+def _first_of_each(keys: np.ndarray) -> np.ndarray:
+    """Indices of the first occurrence of each key (N,) uint64, in order."""
+    capacity = 64
+    while capacity < 3 * keys.size:
+        capacity *= 2
+    table = np.full(capacity, np.int64(-1), dtype=np.int64)
+    kept = np.empty(keys.size, dtype=np.int64)
+    used = 0
+    for index in range(keys.size):
+        mixed = np.uint64(keys[index]) * np.uint64(0x9E3779B97F4A7C15)
+        slot = np.int64(mixed >> np.uint64(20)) & (capacity - 1)
+        while table[slot] >= 0 and keys[table[slot]] != keys[index]:
+            slot = (slot + 1) & (capacity - 1)
+        if table[slot] < 0:
+            table[slot] = index
+            kept[used] = index
+            used += 1
+    return kept[:used].copy()
+
+
+def _ranked(hierarchies: list[np.ndarray], seed: int, height: int, width: int) -> np.ndarray:
+    """All boxes, best first, each once (section 3.2.3: the position in the hierarchy times a random number, lowest first)."""
+    positions = np.concatenate([np.arange(len(boxes), 0, -1) for boxes in hierarchies])
+    order = np.argsort(positions * np.random.default_rng(seed).random(len(positions)), kind="stable")
+    boxes = np.concatenate(hierarchies)[order]
+    # a box is its first and its last pixel
+    x1, y1, x2, y2 = boxes.T.astype(np.uint64)
+    pixels = np.uint64(height * width)
+    return boxes[_first_of_each((y1 * np.uint64(width) + x1) * pixels + (y2 - 1) * np.uint64(width) + (x2 - 1))]
+
+
+def _scaled(boxes: np.ndarray, working: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
+    """(N, 4) int32 from the working size to the picture's, both (height, width), as float32 whole pixels."""
+    factors = np.array([full[1] / working[1], full[0] / working[0]] * 2)
+    return np.floor(boxes * factors + 0.5).astype(np.float32)
+
+
+def _mapped(work: Callable[[Argument], Result], arguments: Iterable[Argument], pool: ThreadPoolExecutor | None) -> list[Result]:
+    return list(pool.map(work, arguments)) if pool else [work(argument) for argument in arguments]
 
 
 def selective_search(
@@ -88,32 +168,49 @@ def selective_search(
     *,
     max_boxes: int | None = None,
     min_size: int | None = None,
+    min_side: int = 1,
     seed: int = 0,
     threads: int = 1,
 ) -> np.ndarray:
     """Boxes that probably hold whole objects, whatever their class.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        mode: which strategies are combined; more of them find more objects and take longer.
+        image: (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA; uint8, uint16 or bool.
+        mode: "single", "fast" or "quality": more strategies find more objects and take longer; see `MODES`.
         max_boxes: keep only the best so many.
-        min_size: the smallest initial region in pixels; None takes the mode's.
+        min_size: the smallest initial region, in pixels of the working size (`FULL_SIZE`); None takes the mode's.
+        min_side: boxes with a side of fewer pixels are left out.
         seed: of the random part of the rank.
-        threads: colour spaces are worked on side by side; the result does not depend on it.
+        threads: strategies are worked on side by side; the result does not depend on it.
 
-    Returns: (N, 4) float32 x1, y1, x2, y2, best first, no box twice.
+    Returns: (N, 4) float32 x1, y1, x2, y2, best first, no box twice; empty only where ``min_side`` is larger than the picture.
     """
+    if mode not in MODES:
+        raise ValueError(f"selective_search: unknown mode {mode!r}; expected one of: {', '.join(MODES)}")
+    for name, value, least in (
+        ("max_boxes", max_boxes, 1),
+        ("min_size", min_size, 1),
+        ("min_side", min_side, 1),
+        ("threads", threads, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"selective_search: {name} must be at least {least}, not {value}")
     strategies = MODES[mode]
     smallest = strategies.min_size if min_size is None else min_size
-    height, width = image.shape[:2]
-
-    def work(space: str) -> list[np.ndarray]:
-        return _hierarchies(image, space, strategies, smallest)
-
-    if threads > 1:
-        with ThreadPoolExecutor(min(threads, len(strategies.colour_spaces))) as pool:
-            found = list(pool.map(work, strategies.colour_spaces))
-    else:
-        found = [work(space) for space in strategies.colour_spaces]
-    ranked = _ranked([hierarchy for part in found for hierarchy in part], seed, height, width)
-    return ranked[:max_boxes].astype(np.float32)
+    rgb = _as_rgb(image)
+    full = rgb.shape[:2]
+    working = _working_size(*full)
+    if working != full:
+        rgb = cv2.resize(rgb, working[::-1], interpolation=cv2.INTER_AREA)
+    pool = ThreadPoolExecutor(threads) if threads > 1 else None
+    try:
+        spaces = _mapped(lambda space: initial_regions(rgb, space, strategies.k, smallest), strategies.colour_spaces, pool)
+        tasks = [(regions, word) for space in spaces for regions in space for word in strategies.similarities]
+        hierarchies = _mapped(lambda task: hierarchy(*task), tasks, pool)
+    finally:
+        if pool:
+            pool.shutdown()
+    boxes = _scaled(_ranked(hierarchies, seed, *working), working, full)
+    if min_side > 1:
+        boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)]
+    return boxes[:max_boxes]
