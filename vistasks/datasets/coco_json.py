@@ -87,11 +87,11 @@ def read_coco_json(path: Path) -> CocoFile:
 
 
 def read_categories(entries: list[Any], path: Path, faults: list[str]) -> dict[int, str]:
-    """Category id -> name, in the order of the ids."""
+    """Category id -> name, in the order of the ids. An id or name that comes twice is a ``ValueError``."""
     categories: dict[int, str] = {}
     for number, name in _entries(entries, f"{path} category", lambda entry: (int(entry["id"]), str(entry["name"])), faults):
         if number in categories or name in categories.values():
-            faults.append(f"{path} category id {number} '{name}': the id or the name is there twice")
+            raise ValueError(f"{path} category id {number} '{name}': the id or the name is there twice")
         categories[number] = name
     return dict(sorted(categories.items()))
 

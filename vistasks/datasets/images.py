@@ -109,7 +109,9 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation 1..8; 1 where there is none or where it is nonsense."""
+    """The EXIF orientation 1..8 that is still to be applied; 1 where there is none or where it is nonsense."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself when it loads them, and has swapped `size` already
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # asking further would decode the whole image
     value = image.getexif().get(_ORIENTATION_TAG, 1)
