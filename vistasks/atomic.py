@@ -12,12 +12,17 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path to write; renames it to ``path`` at the end, or removes it after an error.
 
-    The temporary name keeps ``path``'s suffix, by which many writers choose their format. Missing folders are made.
+    The temporary name keeps ``path``'s suffix, by which many writers choose their format. Missing folders are made. The file gets
+    the rights of any new file, also from writers that make theirs unreadable for others (safetensors).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        temporary.touch()
+        rights = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        temporary.chmod(rights)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -29,3 +34,9 @@ def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a killed process left of files that it was writing."""
+    for temporary in folder.glob(".*.tmp*"):
+        temporary.unlink(missing_ok=True)

@@ -62,16 +62,20 @@ def _scaled(boxes: np.ndarray, fx: float, fy: float, size: tuple[int, int]) -> t
 def collate(
     samples: Sequence[Sample], original_sizes: Sequence[tuple[int, int]], *, classes: ClassNames, divisor: int
 ) -> Batch:
-    """Pads (bottom and right, with 0 and 255) to the largest of the samples, rounded up to the trunk's ``divisor``."""
+    """Pads (bottom and right, with 0 and 255) to the largest of the samples, rounded up to the trunk's ``divisor``.
+
+    A ``ValueError`` names the picture of a class id that ``classes`` does not have, which on a GPU would end without a name.
+    """
     height = math.ceil(max(sample.size[0] for sample in samples) / divisor) * divisor
     width = math.ceil(max(sample.size[1] for sample in samples) / divisor) * divisor
     images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
     masks = torch.full((len(samples), height, width), IGNORE_INDEX) if classes.segmentation else None
     for index, sample in enumerate(samples):
+        _check_ids(sample, classes)
         h, w = sample.size
-        images[index, :, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        images.numpy()[index, :, :h, :w] = sample.image.transpose(2, 0, 1)
         if masks is not None and sample.segmentation is not None:
-            masks[index, :h, :w] = torch.from_numpy(sample.segmentation.astype(np.int64))
+            masks.numpy()[index, :h, :w] = sample.segmentation
     real = [~(sample.difficult | sample.crowd) for sample in samples]
     return Batch(
         images=images,
@@ -89,8 +93,24 @@ def collate(
     )
 
 
+def _check_ids(sample: Sample, classes: ClassNames) -> None:
+    known = len(classes.detection)
+    if len(sample.labels) and sample.labels.max() >= known:
+        raise ValueError(f"{sample.path}: an object has the class id {sample.labels.max()}, but there are {known} classes")
+    known = len(classes.segmentation)
+    if known and sample.segmentation is not None:
+        strange = (sample.segmentation >= known) & (sample.segmentation != IGNORE_INDEX)
+        if strange.any():
+            value, count = int(sample.segmentation[strange].min()), int(strange.sum())
+            raise ValueError(
+                f"{sample.path}: the mask has the class id {value} ({count} pixels of such), but there are {known} classes and "
+                f"{IGNORE_INDEX} = ignore; where an augmentation fills masks, its fill_mask must be one of these"
+            )
+
+
 def _proposals(sample: Sample) -> Tensor:
-    return torch.zeros(0, 4) if sample.proposals is None else torch.from_numpy(sample.proposals)
+    # a copy: what a cache or a map of a file gives may not be writable
+    return torch.zeros(0, 4) if sample.proposals is None else torch.from_numpy(sample.proposals.copy())
 
 
 def _flags(labelled: Sequence[frozenset[int]], classes: int) -> Tensor:

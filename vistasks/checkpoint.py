@@ -24,6 +24,7 @@ from vistasks.atomic import replacing, write_text
 from vistasks.batching import collate, input_size, scale_sample, to_device
 from vistasks.build import build_model, build_proposals
 from vistasks.config import Config, parse_config
+from vistasks.devices import pick_device
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
 
@@ -87,9 +88,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: safetensors without the vistasks header. Plain weights of a trunk go into the config: "
             f"model.backbone.weights={path}"
         )
-    classes = ClassNames(*(tuple(header["classes"][task]) for task in ("detection", "segmentation")))
-    config = parse_config(header["config"], where=lambda keys: f"{path}, its config")
-    return Checkpoint(path, config, classes, header["state"], tensors)
+    try:
+        classes = ClassNames(*(tuple(header["classes"][task]) for task in ("detection", "segmentation")))
+        values, state = header["config"], dict(header["state"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: its vistasks header is incomplete; was it written by another version?") from None
+    return Checkpoint(path, parse_config(values, where=lambda keys: f"{path}, its config"), classes, state, tensors)
 
 
 def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) -> None:
@@ -138,8 +142,4 @@ class LoadedModel:
 
 def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
     """A trained model from a checkpoint or a run folder, on "cpu", "cuda" or whichever is there ("auto")."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device}: PyTorch sees no CUDA device here; use device=cpu")
-    return LoadedModel(read_checkpoint(path), torch.device(device))
+    return LoadedModel(read_checkpoint(path), pick_device(device))

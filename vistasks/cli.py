@@ -24,19 +24,29 @@ OVERRIDES = "config values to change, for example train.epochs=3 (key.path=value
 def main(arguments: Sequence[str] | None = None, *, command: str | None = None) -> int:
     """Runs the command line; returns the exit code. ``command`` is set by the scripts in tools/."""
     parser = build_parser(command)
-    parsed = parser.parse_args(arguments)
+    # parse_known_args, because argparse does not take positional arguments up again after an option
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(parsed, "overrides") or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.overrides = [*parsed.overrides, *rest]
     if not hasattr(parsed, "run"):
         parser.print_help()
         return 2
     try:
         return parsed.run(parsed) or 0
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\ninterrupted: {stop}" if str(stop) else "\ninterrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if parsed.debug:
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        sys.stdout = None  # type: ignore[assignment] # or Python tries to flush it once more
+        return 1
+    except Exception as error:
+        known = isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
+        if parsed.debug or not (known or type(error).__name__ == "OutOfMemoryError"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        advice = "" if known else ". Less is needed with a smaller train.batch_size, evaluate.batch_size or input.max_side"
+        print(f"error: {error}{advice}", file=sys.stderr)
         return 1
 
 
@@ -62,6 +72,13 @@ def _finish(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentPar
     add(parser)
 
 
+def _add_action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """A command's action; it takes --debug too, and leaves the value alone where it was given before the action."""
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    return parser
+
+
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file (see configs/)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
@@ -84,7 +101,6 @@ def _train(parsed: argparse.Namespace) -> int:
     from vistasks.train import train
 
     train(config, resume=parsed.resume)
-    print(f"done: {Path(config.output).resolve()} holds best and last weights, report.json, metrics.jsonl and curves.png")
     return 0
 
 
@@ -147,14 +163,14 @@ def _infer(parsed: argparse.Namespace) -> int:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    prepare = actions.add_parser("prepare", help="download and unpack a public data set")
+    prepare = _add_action(actions, "prepare", "download and unpack a public data set")
     prepare.add_argument("name", help="voc2007, voc2012, coco2017, camvid or bccd")
     prepare.add_argument("--root", metavar="DIR", help="where to (default: data/NAME)")
     prepare.set_defaults(run=_data_prepare)
-    check = actions.add_parser("check", help="read every picture and label once and name what is wrong")
+    check = _add_action(actions, "check", "read every picture and label once and name what is wrong")
     _config_arguments(check)
     check.set_defaults(run=_data_check)
-    show = actions.add_parser("show", help="write a contact sheet of what the network sees")
+    show = _add_action(actions, "show", "write a contact sheet of what the network sees")
     _config_arguments(show)
     show.add_argument("--output", default="out/data.jpg", metavar="FILE", help="the picture (default: out/data.jpg)")
     show.add_argument("--count", type=int, default=12, help="samples on the sheet")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -52,15 +52,23 @@ def evaluate_model(
     return {"images": images, "model_seconds_per_image": seconds / max(1, images)}
 
 
-def headline(report: dict[str, Any]) -> dict[str, float | None]:
-    """The few numbers that a run is followed by; each name says its protocol."""
-    numbers: dict[str, float | None] = {}
-    if "coco" in report:
-        numbers |= {key: report["coco"][key] for key in ("AP", "AP50", "AP75")}
-        numbers |= {"VOC2007_mAP": report["voc_2007"]["mAP"], "VOC_mAP": report["voc_area"]["mAP"]}
-    if "iou" in report:
-        numbers |= {key: report["iou"][key] for key in ("mIoU", "pixel_accuracy", "mean_class_accuracy")}
-    return numbers
+# The few numbers that a run is followed by, each name with its protocol: (key of the metric, its number)
+HEADLINE: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "detection": {
+        "AP": ("coco", "AP"),
+        "AP50": ("coco", "AP50"),
+        "AP75": ("coco", "AP75"),
+        "VOC2007_mAP": ("voc_2007", "mAP"),
+        "VOC_mAP": ("voc_area", "mAP"),
+    },
+    "segmentation": {name: ("iou", name) for name in ("mIoU", "pixel_accuracy", "mean_class_accuracy")},
+}
+
+
+def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
+    """The `HEADLINE` numbers that a report has."""
+    named = [item for numbers in HEADLINE.values() for item in numbers.items()]
+    return {name: report[metric][number] for name, (metric, number) in named if metric in report}
 
 
 def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any = lambda loader: loader) -> dict[str, Any]:
@@ -72,6 +80,8 @@ def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any =
         device: "auto", "cpu" or "cuda".
         track: wraps the loader, for a progress bar.
     """
+    if not config.data.val:
+        raise ValueError("data.val is empty: nothing says which part of the data is evaluated, such as data.val={split: val}")
     loaded = load_model(weights, device)
     config = config.model_copy(update={"model": loaded.config.model})
     data = build_dataset(config, "val", loaded.classes)

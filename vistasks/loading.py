@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from vistasks.augment import Augment
@@ -19,6 +20,13 @@ from vistasks.config import InputConfig
 from vistasks.datasets import Dataset
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.types import Batch, ClassNames, Sample
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker hands over instead of a batch that it could not make; `Batches` raises it in the main process."""
+
+    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +46,26 @@ class Pipeline(TorchDataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Sample, Sample]:
-        epoch, index = key
+        """A ``ValueError`` or ``OSError`` of the reader, the proposals or the augmentation names the image file."""
+        try:
+            return self._prepared(*key)
+        except (ValueError, OSError) as error:
+            path = self.dataset.paths[key[1]]
+            if path in str(error):
+                raise
+            raise ValueError(f"{path}: {error}") from error
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Sample, Sample]] | Failure:
+        """What PyTorch calls for a batch. In a worker a fault of the data is an answer: an exception would come out of it with
+        the worker's traceback as its message."""
+        try:
+            return [self[key] for key in keys]
+        except (ValueError, OSError) as error:
+            if get_worker_info() is None:
+                raise
+            return Failure(str(error))
+
+    def _prepared(self, epoch: int, index: int) -> tuple[Sample, Sample]:
         original = self.dataset[index]
         sample = original
         if self.propose is not None:
@@ -76,9 +103,18 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(index)) for index in mine[step * self.batch_size : (step + 1) * self.batch_size]]
 
 
-def _collate(pairs: Sequence[tuple[Sample, Sample]], *, classes: ClassNames, divisor: int) -> tuple[Batch, list[Sample]]:
+def _collate(
+    pairs: Sequence[tuple[Sample, Sample]] | Failure, *, classes: ClassNames, divisor: int
+) -> tuple[Batch, list[Sample]] | Failure:
+    if isinstance(pairs, Failure):
+        return pairs
     samples, originals = zip(*pairs)
-    return collate(samples, [o.size for o in originals], classes=classes, divisor=divisor), list(originals)
+    try:
+        return collate(samples, [o.size for o in originals], classes=classes, divisor=divisor), list(originals)
+    except ValueError as error:
+        if get_worker_info() is None:
+            raise
+        return Failure(str(error))
 
 
 def _single_threaded(worker: int) -> None:
@@ -87,9 +123,26 @@ def _single_threaded(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def batches(pipeline: Pipeline, order: EpochOrder, *, classes: ClassNames, divisor: int, workers: int) -> DataLoader:
+class Batches(DataLoader):
+    """A loader whose workers' faults are raised here as a ``ValueError``, in the words of who found them."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # PyTorch names its private class
+        try:
+            for item in super().__iter__():
+                if isinstance(item, Failure):
+                    raise ValueError(item.message)
+                yield item
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise ChildProcessError(
+                f"a data worker died ({error}), as it does when memory runs out: try a smaller train.workers, 0 for none"
+            ) from error
+
+
+def batches(pipeline: Pipeline, order: EpochOrder, *, classes: ClassNames, divisor: int, workers: int) -> Batches:
     """Yields (`Batch`, the original samples) in the order given; set ``order.epoch`` before each epoch."""
-    return DataLoader(
+    return Batches(
         pipeline,
         batch_sampler=order,
         collate_fn=partial(_collate, classes=classes, divisor=divisor),
@@ -97,4 +150,5 @@ def batches(pipeline: Pipeline, order: EpochOrder, *, classes: ClassNames, divis
         worker_init_fn=_single_threaded,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # its own: a loader that is started must not move the run's random numbers
     )

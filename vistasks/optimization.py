@@ -74,5 +74,6 @@ def restore_optimizer(
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = tensor
+        # a copy: the file's tensor is a view of the file, and the moments are written in place
+        state.setdefault(int(index), {})[key] = tensor.clone()
     optimizer.load_state_dict({"state": state, "param_groups": current})

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from vistasks.run_folder import keep_finished_steps
+
 LINE_SECONDS = 20.0  # between two lines where the output is no terminal
 
 
@@ -28,7 +30,7 @@ class TrainingDisplay:
     """
 
     def __init__(self, folder: Path, total: int, done: int, *, active: bool) -> None:
-        self.folder, self.total, self.active = folder, total, active
+        self.folder, self.total, self.done, self.active = folder, total, done, active
         self.console = Console()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -49,7 +51,8 @@ class TrainingDisplay:
     def __enter__(self) -> TrainingDisplay:
         if self.active:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.events = SummaryWriter(str(self.folder))
+            self.events = SummaryWriter(str(self.folder), purge_step=self.done + 1)
+            keep_finished_steps(self.folder / "metrics.jsonl", self.done)
             self.jsonl = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
         self.bar.start()
         return self

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-import vistasks
+from vistasks import run_folder
 from vistasks.atomic import write_text
 from vistasks.batching import to_device
 from vistasks.build import build_augment, build_dataset, build_model, build_proposals
-from vistasks.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
-from vistasks.config import Config, to_yaml
+from vistasks.checkpoint import Checkpoint, restore, save_checkpoint
+from vistasks.config import Config
 from vistasks.datasets import Dataset
+from vistasks.devices import build_fabric
 from vistasks.drawing.curves import save_curves
 from vistasks.ema import AveragedWeights
-from vistasks.evaluate import build_metrics, evaluate_model, headline
-from vistasks.loading import EpochOrder, Pipeline, batches
+from vistasks.evaluate import HEADLINE, build_metrics, evaluate_model, headline
+from vistasks.loading import Batches, EpochOrder, Pipeline, batches
 from vistasks.models import MultiTaskModel
 from vistasks.optimization import (
     build_optimizer,
@@ -37,71 +35,57 @@ from vistasks.optimization import (
     set_learning_rate,
 )
 from vistasks.progress import TrainingDisplay
-
-
-@dataclass
-class Progress:
-    """Where a run stands: what ``last`` saves besides tensors."""
-
-    epoch: int = 0  # finished epochs
-    step: int = 0  # finished optimizer steps
-    best: float | None = None
-    best_epoch: int = 0
-    results: dict[str, Any] = field(default_factory=dict)
+from vistasks.registry import nearest
+from vistasks.run_folder import Progress
 
 
 def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     """Trains, evaluates every few epochs, and returns the best evaluation's headline numbers.
 
     Writes into ``config.output``: config.yaml, environment.json, metrics.jsonl, TensorBoard events, best and last checkpoints,
-    report.json of the best evaluation and curves.png.
+    report.json of the best evaluation and curves.png. Nothing is written before data and model are built.
 
     Args:
         config: the experiment.
         resume: go on from ``last.safetensors`` of the run folder.
+
+    Raises:
+        ValueError: the config asks for what the data, the machine or the run folder do not allow.
+        FloatingPointError: the loss is not finite.
+        KeyboardInterrupt: passed on, with how to go on as its message.
     """
+    _check_monitor(config)
     folder = Path(config.output)
-    checkpoint = None
-    if resume:
-        checkpoint = _checkpoint_to_resume(folder, config)
-    else:
-        _refuse_used_folder(folder)
-    fabric = _fabric(config)
+    checkpoint = run_folder.checkpoint_to_resume(folder, config) if resume else None
+    if not resume:
+        run_folder.refuse_used(folder)
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
+    fabric = build_fabric(config.train)
     fabric.launch()
-    fabric.seed_everything(config.seed, verbose=False)
+    torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
-    data, val = build_dataset(config, "train"), None
-    if config.data.val:
-        val = build_dataset(config, "val", data.classes)
+    data = build_dataset(config, "train")
+    val = build_dataset(config, "val", data.classes) if config.data.val else None
     model = build_model(config.model, data.classes, pretrained=checkpoint is None)
     run = Run(config, fabric, model, data, val, checkpoint)
-    run.announce()
-    return run.loop()
+    if fabric.is_global_zero:
+        run_folder.start(folder, config, fabric.device)
+        run.announce()
+    try:
+        return run.loop()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(run_folder.how_to_go_on(folder)) from None
 
 
-def _fabric(config: Config) -> Fabric:
-    train = config.train
-    # a detector may read one map of a trunk that goes deeper, so that some parameters never get a gradient
-    strategy = DDPStrategy(find_unused_parameters=True) if train.devices > 1 else "auto"
-    return Fabric(accelerator=train.accelerator, devices=train.devices, precision=train.precision, strategy=strategy)
-
-
-def _refuse_used_folder(folder: Path) -> None:
-    if (folder / "last.safetensors").exists():
-        raise ValueError(
-            f"{folder.resolve()} holds a run already (last.safetensors). Go on with it by --resume, or choose another folder "
-            "by output=..., or remove it"
-        )
-
-
-def _checkpoint_to_resume(folder: Path, config: Config) -> Checkpoint:
-    path = folder / "last.safetensors"
-    if not path.is_file():
-        raise ValueError(f"--resume: there is no {path.resolve()} to go on from")
-    checkpoint = read_checkpoint(path)
-    if checkpoint.config.model != config.model:
-        raise ValueError(f"--resume: the model section of the config is not that of {path}; a resumed run keeps its model")
-    return checkpoint
+def _check_monitor(config: Config) -> None:
+    known = [name for task in config.model.heads for name in HEADLINE[task]]
+    monitor = config.train.monitor
+    if monitor is not None and monitor not in known:
+        guess = nearest(monitor, known)
+        raise ValueError(f"train.monitor: '{monitor}' is not among the results.{guess} Known: {', '.join(known)}")
+    if not config.data.val and (monitor is not None or config.train.early_stopping is not None):
+        raise ValueError("train.monitor and train.early_stopping need an evaluation, and data.val is empty: name its part there")
 
 
 class Run:
@@ -124,17 +108,19 @@ class Run:
         self.averaged: AveragedWeights[MultiTaskModel] | None = None
         if config.train.ema:
             self.averaged = AveragedWeights(model, config.train.ema)
-        self.progress = Progress()
-        if checkpoint is not None:
-            self._restore(checkpoint)
         propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
         self.order, self.loader = self._loader(Pipeline(data, propose, build_augment(config), config.input, config.seed), True)
-        self.val_loader: DataLoader | None = None
+        self.val_loader: Batches | None = None
         if val is not None:
             _, self.val_loader = self._loader(Pipeline(val, propose, None, config.input, config.seed), False)
-        self.steps_per_epoch = max(1, len(self.order) // config.train.accumulate)
+        self.accumulate = min(config.train.accumulate, len(self.order))
+        self.steps_per_epoch = len(self.order) // self.accumulate
+        self.progress = Progress()
+        if checkpoint is not None:
+            self.progress = run_folder.restored_progress(checkpoint, data.classes, self.steps_per_epoch)
+            self._restore(checkpoint)
 
-    def _loader(self, pipeline: Pipeline, shuffle: bool) -> tuple[EpochOrder, DataLoader]:
+    def _loader(self, pipeline: Pipeline, shuffle: bool) -> tuple[EpochOrder, Batches]:
         train = self.config.train
         order = EpochOrder(
             len(pipeline),
@@ -148,21 +134,7 @@ class Run:
         return order, batches(pipeline, order, classes=self.data.classes, divisor=self.model.divisor, workers=workers)
 
     def announce(self) -> None:
-        """The run folder's first files, and the first lines on the screen."""
-        if not self.fabric.is_global_zero:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "config.yaml", to_yaml(self.config))
-        environment = {
-            "vistasks": vistasks.__version__,
-            "python": sys.version,
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-            "device": str(self.fabric.device),
-            "threads": torch.get_num_threads(),
-            "command": sys.argv,
-        }
-        write_text(self.folder / "environment.json", json.dumps(environment, indent=1))
+        """The first lines on the screen."""
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print(f"run folder   {self.folder.resolve()}")
         root, count = Path(self.config.data.root).resolve(), len(self.val) if self.val is not None else 0
@@ -172,7 +144,7 @@ class Run:
         print(f"model        {self.config.model.backbone['name']}, {parameters / 1e6:.2f} M trained parameters")
         epochs, precision = self.config.train.epochs, self.config.train.precision
         print(f"training     {epochs} epochs of {self.steps_per_epoch} steps on {self.fabric.device}, {precision}", flush=True)
-        for note in self.data.notes:
+        for note in [*self.data.notes, *(self.val.notes if self.val is not None else [])]:
             print(f"note         {note}")
 
     def loop(self) -> dict[str, Any]:
@@ -191,16 +163,18 @@ class Run:
             self._save("best", everything=False)
         if self.fabric.is_global_zero:
             save_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+            names = ["best.safetensors", "last.safetensors", "report.json", "metrics.jsonl", "curves.png"]
+            print(f"done         {self.folder.resolve()}: {', '.join(name for name in names if (self.folder / name).exists())}")
         return self.progress.results
 
     def _train_epoch(self, display: TrainingDisplay, total: int) -> None:
-        config, accumulate = self.config.train, self.config.train.accumulate
+        config, accumulate = self.config.train, self.accumulate
+        self._seed_epoch()
         self.order.epoch = self.progress.epoch
         self.wrapped.train()
-        for index, (batch, _) in enumerate(self.loader):
+        # a rest of the batches that is too small for an update is left out
+        for index, (batch, _) in zip(range(self.steps_per_epoch * accumulate), self.loader):
             updates = (index + 1) % accumulate == 0
-            if index >= self.steps_per_epoch * accumulate:  # a rest too small for an update
-                break
             rate = set_learning_rate(self.optimizer, learning_rate_factor(self.progress.step, total, config.schedule))
             with self.fabric.no_backward_sync(self.wrapped, enabled=not updates):
                 terms = self.wrapped(to_device(batch, self.fabric.device))
@@ -219,6 +193,11 @@ class Run:
             images = len(batch) * accumulate * self.fabric.world_size
             display.step(self.progress.step, self.progress.epoch, terms, rate, images=images)
 
+    def _seed_epoch(self) -> None:
+        """An epoch's draws (regions, dropout) follow from seed, epoch and process alone, so that a resumed run makes the same."""
+        sequence = np.random.SeedSequence([self.config.seed, self.progress.epoch, self.fabric.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
     def _refuse_non_finite(self, loss: Tensor, terms: Mapping[str, Tensor], paths: tuple[str, ...]) -> None:
         if not torch.isfinite(loss):
             values = ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())
@@ -227,9 +206,12 @@ class Run:
                 "A lower train.optimizer.lr, train.clip_grad_norm=1 or train.precision=32-true usually help"
             )
 
-    def _evaluate(self, loader: DataLoader, display: TrainingDisplay) -> None:
+    def _evaluate(self, loader: Batches, display: TrainingDisplay) -> None:
         metrics = build_metrics(self.data.classes, self.config.model.heads, self.config.evaluate.engine)
         model = self.averaged.model if self.averaged is not None else self.model
+        if self.fabric.world_size > 1:  # each process counts its own BatchNorm statistics
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         start = time.perf_counter()
         with self.fabric.autocast():
             counts = evaluate_model(model, display.track(loader, "evaluating"), metrics, self.fabric.device)
@@ -258,8 +240,6 @@ class Run:
 
     def _monitored(self, numbers: Mapping[str, float | None]) -> float | None:
         wanted = self.config.train.monitor
-        if wanted is not None and wanted not in numbers:
-            raise ValueError(f"train.monitor: '{wanted}' is not among the results: {', '.join(numbers)}")
         values = [numbers.get(key) for key in ([wanted] if wanted else ["AP", "mIoU"])]
         present = [value for value in values if value is not None]
         return sum(present) / len(present) if present else None
@@ -279,7 +259,7 @@ class Run:
             if self.averaged is not None:
                 tensors |= {f"raw.{key}": value for key, value in self.model.state_dict().items()}
             moments, state["optimizer_groups"] = optimizer_tensors(self.optimizer)
-            tensors |= {**moments, "random.torch": torch.get_rng_state()}
+            tensors |= moments
         path = self.folder / f"{name}.safetensors"
         save_checkpoint(path, tensors, config=self.config, classes=self.data.classes, state=state)
 
@@ -289,5 +269,3 @@ class Run:
             restore(self.averaged.model, checkpoint.part("model"), where)
         restore(self.model, checkpoint.part("raw") or checkpoint.part("model"), where)
         restore_optimizer(self.optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer_groups"], where)
-        torch.set_rng_state(checkpoint.part("random")["torch"])
-        self.progress = Progress(**{key: checkpoint.state[key] for key in Progress.__dataclass_fields__})
