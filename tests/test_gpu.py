@@ -1,0 +1,58 @@
+"""What needs a CUDA device: pytest -m gpu."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.heads.contract import CLASSES, scene, small_trunk
+from vistasks.batching import to_device
+from vistasks.models import MultiTaskModel
+from vistasks.registry import HEADS
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")]
+
+
+def joint(roi: str = "align") -> MultiTaskModel:
+    backbone, trunk = small_trunk()
+    given = {"trunk": trunk, "classes": CLASSES}
+    detection = {"name": "region_classifier", "hidden": [16], "roi": roi, "warp": {"crop": 64, "context": 4}}
+    heads = {
+        "detection": HEADS.build(detection, where="detection", given=given),
+        "segmentation": HEADS.build({"name": "fcn8s", "hidden": 8}, where="segmentation", given=given),
+    }
+    return MultiTaskModel(backbone, None, heads, {})
+
+
+@pytest.mark.parametrize("roi", ["align", "warp"])
+def test_predictions_equal_the_cpus(roi: str) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    model = joint(roi).eval()
+    expected = model.predict(scene())
+    found = model.cuda().predict(to_device(scene(), torch.device("cuda")))
+    for a, b in zip(expected, found):
+        assert np.allclose(np.sort(a.detections.scores), np.sort(b.detections.scores), atol=1e-4)
+        assert (a.segmentation.labels == b.segmentation.labels).mean() > 0.999
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_reduced_precision_trains(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = joint().cuda().train()
+    batch = to_device(scene(), torch.device("cuda"))
+    batch = replace(batch, segmentation=torch.where(batch.segmentation == 255, 255, 1))
+    optimizer, scaler = torch.optim.AdamW(model.parameters(), lr=2e-3), torch.amp.GradScaler(enabled=dtype == torch.float16)
+    losses = []
+    for _ in range(30):
+        with torch.autocast("cuda", dtype=dtype):
+            loss = torch.stack(list(model.loss(batch).values())).sum()
+        assert loss.dtype == torch.float32
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
