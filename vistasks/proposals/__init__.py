@@ -1,7 +1,8 @@
 """Region proposals: image -> boxes. Importing the room fills the table `vistasks.registry.PROPOSALS`."""
 
+from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.graph_segmentation import graph_segmentation
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.selective_search import selective_search
 
-__all__ = ["ProposalMethod", "graph_segmentation", "selective_search"]
+__all__ = ["CachedProposals", "ProposalMethod", "graph_segmentation", "selective_search"]

@@ -39,7 +39,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     each process instead. ``fastmath`` lets sums of minima and square roots use vector instructions; no NaN or infinity
     ever reaches these functions.
     """
-    options = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function ...: no locator available"

@@ -109,7 +109,8 @@ def initial_regions(rgb: np.ndarray, space: str, k: tuple[float, ...], min_size:
     for larger in sorted(k)[1:]:
         merged, count = coarser(size, internal, first, second, weight, larger * LEVELS, min_size)
         ends = touching(merged, first, second, weight, count)
-        found.append(Regions(*gather(merged, count, size, box, counts), ends[0], ends[1], area, len(planes)))
+        sizes, boxes, sums = gather(merged, count, size, box, counts)
+        found.append(Regions(sizes, boxes, sums, ends[0], ends[1], area, len(planes)))
     return found
 
 
