@@ -84,3 +84,54 @@ def test_the_smallest_pictures_work() -> None:
     labels = np.ones((1, 1), dtype=np.uint8)
     drawn = draw(picture(1, 1), Prediction(detections((0, 0, 1, 1)), SegmentationMap(labels, NAMES)))
     assert drawn.shape == (1, 1, 3)
+
+
+def test_ignored_pixels_and_ids_without_a_name_stay_as_they_are() -> None:
+    image = picture()
+    labels = np.full(image.shape[:2], 255, dtype=np.uint8)
+    labels[:60] = len(NAMES)
+    assert np.array_equal(draw(image, Prediction(segmentation=SegmentationMap(labels, NAMES))), image)
+
+
+def test_a_class_has_one_colour_in_boxes_and_map_and_it_can_be_chosen() -> None:
+    image = np.zeros((200, 200, 3), dtype=np.uint8)
+    labels = np.zeros(image.shape[:2], dtype=np.uint8)
+    labels[100:, :] = 1
+    found = Detections(np.array([[20, 20, 80, 80]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",))
+    prediction = Prediction(found, SegmentationMap(labels, ("background", "cat")))
+    drawn = draw(image, prediction, labels=False, legend=False)
+    assert np.abs(drawn[50, 20] * OPACITY - drawn[150, 150]).max() <= 1
+    chosen = draw(image, prediction, labels=False, legend=False, colours={"cat": (10, 200, 30)})
+    assert tuple(chosen[50, 20]) == (10, 200, 30)
+
+
+def test_the_better_detection_lies_on_top() -> None:
+    boxes = np.array([[50, 50, 150, 150]] * 2, dtype=np.float32)
+    found = Detections(boxes, np.array([0.9, 0.5], np.float32), np.array([1, 2]), NAMES)
+    drawn = draw(np.zeros((200, 200, 3), dtype=np.uint8), Prediction(found), labels=False)
+    assert tuple(drawn[100, 50]) == class_colours(NAMES)[1]
+
+
+def test_all_four_sides_of_a_box_are_in_the_picture() -> None:
+    drawn = draw(np.zeros((60, 80, 3), dtype=np.uint8), Prediction(detections((0, 0, 80, 60))), labels=False)
+    assert all(side.any(axis=1).all() for side in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]))
+
+
+def test_a_label_without_a_name_is_an_error() -> None:
+    found = Detections(np.array([[0, 0, 9, 9]], np.float32), np.ones(1, np.float32), np.array([7]), NAMES)
+    with pytest.raises(ValueError, match="class id 7, but only 3 classes have a name"):
+        draw(picture(), Prediction(found))
+
+
+def test_the_legend_names_what_is_there_and_takes_half_the_height_at_most() -> None:
+    names = tuple(f"class {number}" for number in range(40))
+    image = np.full((200, 300, 3), 200, dtype=np.uint8)
+    labels = np.repeat(np.arange(40, dtype=np.uint8), 5)[:, None].repeat(300, axis=1)
+
+    def rows(labels: np.ndarray) -> int:
+        prediction = Prediction(segmentation=SegmentationMap(labels, names))
+        changed = draw(image, prediction) != draw(image, prediction, legend=False)
+        return int(changed.any(axis=(1, 2)).sum())
+
+    assert 80 < rows(labels) <= 105
+    assert 0 < rows(np.full_like(labels, 3)) < 25

@@ -2,25 +2,24 @@ from __future__ import annotations
 
 import pytest
 
-from vistasks.drawing.palette import class_colour, class_colours
+from vistasks.drawing.palette import BACKGROUND, class_colour, class_colours, model_colours
+from vistasks.types import ClassNames
 
 
-def test_a_name_has_one_colour_everywhere() -> None:
-    assert class_colour("cat") == class_colour("cat")
-    assert class_colours(["cat"]) == class_colours(["cat", "dog"])[:1] == [class_colour("cat")]
-    assert class_colour("background") == (0, 0, 0)
+def test_names_get_the_strongest_colours_in_their_order() -> None:
+    assert class_colours(["cat", "background", "dog", "cat"]) == [class_colour(0), BACKGROUND, class_colour(1), class_colour(0)]
+    assert class_colours(["cat"]) == class_colours(["cat", "dog"])[:1]
+
+
+def test_a_name_has_one_colour_in_both_tasks() -> None:
+    colours = model_colours(ClassNames(("cat", "dog"), ("background", "dog", "sky")))
+    assert colours == {"cat": class_colour(0), "dog": class_colour(1), "background": BACKGROUND, "sky": class_colour(2)}
 
 
 def test_ids_go_round_the_palette_in_shades() -> None:
     assert len({class_colour(index) for index in range(60)}) == 60
-    assert class_colour(0) == (230, 25, 75) and class_colour(60) == class_colour(0)
-
-
-def test_names_of_one_list_differ() -> None:
-    names = [f"class {number}" for number in range(60)]
-    assert len(set(class_colours(names))) == 60
-    assert len(class_colours([f"class {number}" for number in range(200)])) == 200
-    assert class_colours(["a", "b", "a"])[0] == class_colours(["a", "b", "a"])[2]
+    assert class_colour(60) == class_colour(0)
+    assert BACKGROUND not in {class_colour(index) for index in range(60)}
 
 
 def test_colours_are_bytes() -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import supervision as sv
 
-from vistasks.drawing.palette import Colour, class_colours
+from vistasks.drawing.palette import Colour, model_colours
 from vistasks.types import IGNORE_INDEX, ClassNames, Sample
 
 GAP, CAPTION, LINE = 10, 22, 24  # pixels: between cells, under each picture, per line of the legend
@@ -46,7 +46,7 @@ def contact_sheet(
     rows = -(-len(samples) // columns)
     step_y, step_x = cell[0] + CAPTION + GAP, cell[1] + GAP
     width = columns * step_x + GAP
-    colours = _colours(classes)
+    colours = model_colours(classes)
     legend = _legend(samples, colours, width, proposals)
     sheet = np.full((rows * step_y + GAP + len(legend), width, 3), _PAPER, dtype=np.uint8)
     for index, sample in enumerate(samples):
@@ -58,12 +58,6 @@ def contact_sheet(
         _caption(sheet, sample, x, y + cell[0] + CAPTION - 7, cell[1])
     sheet[len(sheet) - len(legend) :] = legend
     return sheet
-
-
-def _colours(classes: ClassNames) -> dict[str, Colour]:
-    """One for each name; a name that both tasks have is one class to the eye."""
-    names = list(dict.fromkeys([*classes.detection, *classes.segmentation]))
-    return dict(zip(names, class_colours(names)))
 
 
 def _picture(

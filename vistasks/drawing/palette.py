@@ -1,72 +1,57 @@
-"""One colour per class, the same in every picture, table and legend."""
+"""One colour per class, the same in every picture, table and legend of a model."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
+
+from vistasks.types import ClassNames
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 
-# twenty that a person tells apart on photographs; neighbours differ most
+# twenty that a person tells apart on photographs, the strongest first
 _COLOURS: tuple[Colour, ...] = (
     (230, 25, 75),
-    (60, 180, 75),
-    (255, 225, 25),
     (67, 99, 216),
+    (60, 180, 75),
     (245, 130, 49),
     (66, 212, 244),
     (240, 50, 230),
-    (191, 239, 69),
+    (255, 225, 25),
     (145, 30, 180),
-    (250, 190, 212),
+    (191, 239, 69),
     (70, 153, 144),
-    (220, 190, 255),
     (154, 99, 36),
-    (255, 250, 200),
+    (250, 190, 212),
     (128, 0, 0),
     (170, 255, 195),
     (128, 128, 0),
-    (255, 216, 177),
+    (220, 190, 255),
     (40, 60, 150),
     (255, 120, 160),
+    (255, 216, 177),
+    (255, 250, 200),
 )
 BACKGROUND: Colour = (0, 0, 0)
 
 
-def class_colour(key: int | str) -> Colour:
-    """The colour of a class by id (>= 0) or by name.
-
-    A name has the same colour wherever it appears, but two names may share one: for a whole list use `class_colours`.
-    """
-    if isinstance(key, str):
-        return BACKGROUND if key == "background" else _shade(zlib.crc32(key.encode()) % len(_COLOURS), 0)
-    if key < 0:
-        raise ValueError(f"class ids begin at 0; received {key}")
-    return _shade(key % len(_COLOURS), key // len(_COLOURS))
+def class_colour(number: int) -> Colour:
+    """The colour of the class with this number (>= 0); all different up to 60, then they come again."""
+    if number < 0:
+        raise ValueError(f"class ids begin at 0; received {number}")
+    return _shade(number % len(_COLOURS), number // len(_COLOURS))
 
 
 def class_colours(names: Sequence[str]) -> list[Colour]:
-    """A colour for each name, all different up to 60 names.
-
-    Each is `class_colour` of the name, unless an earlier name of the list has that one: then it is the next that is free.
-    """
-    taken: dict[str, Colour] = {}
-    for name in names:
-        if name not in taken:
-            taken[name] = _free(class_colour(name), set(taken.values()))
-    return [taken[name] for name in names]
+    """A colour for each name, in the order in which they first appear; "background" is black and takes none."""
+    coloured = dict.fromkeys(name for name in names if name != "background")
+    numbers = {name: number for number, name in enumerate(coloured)}
+    return [class_colour(numbers[name]) if name in numbers else BACKGROUND for name in names]
 
 
-def _free(home: Colour, taken: set[Colour]) -> Colour:
-    if home not in taken or home == BACKGROUND:
-        return home
-    first = _COLOURS.index(home)
-    for shade in range(3):
-        for step in range(len(_COLOURS)):
-            colour = _shade((first + step) % len(_COLOURS), shade)
-            if colour not in taken:
-                return colour
-    return home
+def model_colours(classes: ClassNames) -> dict[str, Colour]:
+    """A colour for each class name of a model; a name that both tasks have is one class to the eye."""
+    names = [*classes.detection, *classes.segmentation]
+    return dict(zip(names, class_colours(names)))
 
 
 def _shade(index: int, shade: int) -> Colour:
