@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from vistasks.registry import nearest
 
@@ -62,15 +62,22 @@ class ModelConfig(Section):
     freeze_stages: int = Field(default=0, ge=0, description="the first n stages of the backbone are not trained")
     freeze_batchnorm: bool = Field(default=False, description="the backbone's BatchNorm statistics and affine stay fixed")
 
-    @model_validator(mode="after")
-    def _tasks(self) -> ModelConfig:
+    @field_validator("heads")
+    @classmethod
+    def _tasks(cls, heads: dict[str, Options]) -> dict[str, Options]:
         tasks = ("detection", "segmentation")
-        if not self.heads or any(task not in tasks for task in self.heads):
-            raise ValueError(f"heads must name one or two of {', '.join(tasks)}; received: {', '.join(self.heads) or 'none'}")
-        for task in self.loss_weights:
-            if task not in self.heads:
-                raise ValueError(f"loss_weights names '{task}', but heads has {', '.join(self.heads)}")
-        return self
+        if not heads or any(task not in tasks for task in heads):
+            raise ValueError(f"heads must name one or two of {', '.join(tasks)}; received: {', '.join(heads) or 'none'}")
+        return heads
+
+    @field_validator("loss_weights")
+    @classmethod
+    def _of_heads(cls, weights: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        heads = info.data.get("heads", weights)  # missing where they were wrong themselves
+        for task in weights:
+            if task not in heads:
+                raise ValueError(f"loss_weights names '{task}', but heads has {', '.join(heads)}")
+        return weights
 
 
 class OptimizerConfig(Section):
@@ -140,8 +147,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         written = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         keys = [self.construct_object(key, deep=True) for key in written]  # type: ignore[no-untyped-call]
-        for key_node, key in zip(written, keys):
-            if keys.count(key) > 1:
+        for index, (key_node, key) in enumerate(zip(written, keys)):
+            if key in keys[:index]:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark)
         return super().construct_mapping(node, deep)
 

@@ -83,6 +83,7 @@ class Sample:
     labelled: Labelled = Labelled()
 
     def __post_init__(self) -> None:
+        _expect(self.path, "boxes", self.boxes, np.float32, (None, 4))
         count = len(self.boxes)
         if self.difficult is None:
             object.__setattr__(self, "difficult", _empty(count, dtype=np.bool_))
@@ -102,6 +103,9 @@ class Sample:
         _expect(self.path, "areas", self.areas, np.float32, (count,))
         if count and self.labels.min() < 0:
             raise ValueError(f"{self.path}: labels must be >= 0, but object {int(self.labels.argmin())} has {self.labels.min()}")
+        if not (self.areas >= 0).all():  # NaN compares false
+            first = int(np.flatnonzero(~(self.areas >= 0))[0])
+            raise ValueError(f"{self.path}: areas[{first}] = {self.areas[first]}; expected 0 or more")
         if self.segmentation is not None:
             _expect(self.path, "segmentation", self.segmentation, np.uint8, (height, width))
         if self.proposals is not None:
