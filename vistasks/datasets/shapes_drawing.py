@@ -45,8 +45,9 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn picture: ``image`` (H, W, 3) uint8 RGB; ``owners`` (H, W) int16, the index of the shape seen at each pixel or -1;
+    """A drawn picture.
 
+    ``image`` (H, W, 3) uint8 RGB; ``owners`` (H, W) int16, the index of the shape seen at each pixel or -1;
     ``full_areas`` (N,) the pixels that each shape would have if nothing hid it and the picture went on.
     """
 

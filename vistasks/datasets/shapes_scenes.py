@@ -127,8 +127,8 @@ def clip_scenes(*, seed: int, frames: int, height: int = 240, width: int = 320, 
         moved = [
             replace(
                 shape,
-                x=_bounced(shape.x + frame * speed[0], width),
-                y=_bounced(shape.y + frame * speed[1], height),
+                x=_bounced(shape.x + frame * speed[0], width, 0.5 * shape.radius),
+                y=_bounced(shape.y + frame * speed[1], height, 0.5 * shape.radius),
                 angle=shape.angle + frame * turn,
             )
             for shape, speed, turn in zip(starts, speeds, turns, strict=True)
@@ -136,10 +136,11 @@ def clip_scenes(*, seed: int, frames: int, height: int = 240, width: int = 320, 
         yield draw_scene(background, moved)
 
 
-def _bounced(place: float, length: float) -> float:
-    """``place`` reflected at 0 and ``length`` until it lies between."""
-    folded = place % (2 * length)
-    return folded if folded <= length else 2 * length - folded
+def _bounced(place: float, length: float, margin: float) -> float:
+    """``place`` reflected at ``margin`` and ``length - margin`` until it lies between."""
+    free = length - 2 * margin
+    folded = (place - margin) % (2 * free)
+    return margin + (folded if folded <= free else 2 * free - folded)
 
 
 def clip_frames(*, seed: int, frames: int, height: int = 240, width: int = 320, shapes: int = 5) -> Iterator[np.ndarray]:

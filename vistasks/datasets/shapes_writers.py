@@ -141,9 +141,10 @@ def _leaf(parent: ElementTree.Element, tag: str, value: object) -> None:
 def write_clip(
     path: str | Path, *, seed: int = 7, frames: int = 75, height: int = 240, width: int = 320, shapes: int = 5, fps: int = 25
 ) -> Path:
-    """Writes `clip_frames` as an H.264 video (a path ending in .mp4, .mkv or .mov; even sides) or as 0000.png, 0001.png, ...
+    """Writes `clip_frames` and returns the path.
 
-    in a folder (any other path). Returns the path. A folder that holds anything already is a ``ValueError``.
+    A path that ends in .mp4, .mkv or .mov becomes an H.264 video (sides must be even), any other path a folder with
+    0000.png, 0001.png, ...; a folder that holds anything already is a ``ValueError``.
     """
     target = Path(path)
     pictures = clip_frames(seed=seed, frames=frames, height=height, width=width, shapes=shapes)
