@@ -1,60 +1,22 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import itertools
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools.coco import COCO
 
-from vistasks.infer import infer, print_summary
-from vistasks.predictor import Predictor
-from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
+from tests.fake_model import CLASSES, Backend, save_picture
+from vistasks.predictor import PicturePrediction, Predictor
+from vistasks.types import ClassNames, Detections
 from vistasks.video.sinks import VideoWriter
-
-CLASSES = ClassNames(("cat", "dog"), ("background", "cat", "dog"))
-
-
-class Backend:
-    """A "model" that finds one cat and one unsure dog in every picture; it counts what it is asked."""
-
-    def __init__(self, classes: ClassNames = CLASSES) -> None:
-        self.classes = classes
-        self.model = self
-        self.batches: list[int] = []
-        self.proposed = 0
-
-    def propose(self, image: np.ndarray) -> np.ndarray | None:
-        self.proposed += 1
-        return np.array([[0, 0, 4, 4]], dtype=np.float32)
-
-    def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> list[np.ndarray]:
-        self.batches.append(len(images))
-        return list(images)
-
-    def predict(self, batch: list[np.ndarray]) -> list[Prediction]:
-        return [self._one(image) for image in batch]
-
-    def _one(self, image: np.ndarray) -> Prediction:
-        boxes = np.array([[1, 2, 11, 22], [3, 3, 9, 9]], dtype=np.float32)
-        scores = np.array([0.9, 0.3], dtype=np.float32)
-        found = Detections(boxes, scores, np.array([0, 1]), self.classes.detection)
-        labels = np.zeros(image.shape[:2], dtype=np.uint8)
-        labels[:5] = 2
-        return Prediction(found, SegmentationMap(labels, self.classes.segmentation))
-
-
-def save(path: Path, value: int = 100, size: tuple[int, int] = (40, 30)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (value, value, value)).save(path)
-    return path
 
 
 def test_a_path_an_array_and_a_list(tmp_path: Path) -> None:
     predictor, image = Predictor(Backend()), np.zeros((30, 40, 3), dtype=np.uint8)
-    path = save(tmp_path / "a.png")
+    path = save_picture(tmp_path / "a.png")
     one = predictor.predict(path)
     assert one.path == str(path) and one.image.shape == (30, 40, 3)
     assert one.detections.names == ["cat"] and one.detections.boxes.tolist() == [[1, 2, 11, 22]]
@@ -126,89 +88,82 @@ def test_save_writes_the_drawn_picture_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["out.png"]
 
 
-def test_a_folder_of_pictures(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.png", "deep/a.jpg"):
-        save(tmp_path / "in" / name)
-    summary = infer(Predictor(Backend()), str(tmp_path / "in"), tmp_path / "out", progress=False)
-    assert (summary.pictures, summary.detections, summary.failures) == (3, 3, [])
-    out = tmp_path / "out"
-    written = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    masks = ["masks/a.png", "masks/b.png", "masks/deep/a.png"]
-    assert written == ["a.jpg", "b.jpg", "deep/a.jpg", "detections.csv", "images.json", *masks, "results.json"]
-    mask = Image.open(out / "masks" / "a.png")
-    assert mask.mode == "P" and np.array_equal(np.unique(np.asarray(mask)), [0, 2])
-    assert (out / "detections.csv").read_text().splitlines()[1].endswith("a.jpg,cat,0.9000,1.00,2.00,11.00,22.00")
+def test_stream_takes_folders_too(tmp_path: Path) -> None:
+    paths = [save_picture(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    assert [p.path for p in Predictor(Backend()).stream(tmp_path)] == [str(path) for path in paths]
 
 
-def test_pycocotools_reads_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path / "in" / "a.jpg")
-    infer(Predictor(Backend()), str(tmp_path / "in"), tmp_path / "out", progress=False)
-    truth = COCO(str(tmp_path / "out" / "images.json"))
-    found = truth.loadRes(str(tmp_path / "out" / "results.json"))
-    assert [truth.cats[a["category_id"]]["name"] for a in found.anns.values()] == ["cat"]
-    assert truth.imgs[1]["file_name"].endswith("a.jpg")
-
-
-def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a.png", "one/b.jpg", "two/b.jpg"):
-        save(tmp_path / name)
-    out = tmp_path / "out"
-    infer(Predictor(Backend()), str(tmp_path / "*" / "b.jpg"), out, progress=False)
-    assert sorted(p.name for p in out.glob("*.jpg")) == ["b_jpg.jpg", "b_jpg_2.jpg"]
-    infer(Predictor(Backend()), str(tmp_path / "a.*"), tmp_path / "out2", progress=False)
-    assert sorted(p.name for p in (tmp_path / "out2").glob("*.jpg")) == ["a_jpg.jpg", "a_png.jpg"]
-
-
-def test_a_bad_picture_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path / "in" / "a.jpg")
-    (tmp_path / "in" / "bad.jpg").write_bytes(b"no picture")
-    summary = infer(Predictor(Backend()), str(tmp_path / "in"), tmp_path / "out", progress=False)
-    assert summary.pictures == 1 and len(summary.failures) == 1 and "bad.jpg" in summary.failures[0]
-    assert print_summary(summary, tmp_path / "out") == 1
-    assert "bad.jpg" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "bad.jpg").exists()
-    with pytest.raises(ValueError, match=r"bad\.jpg"):
-        infer(Predictor(Backend()), str(tmp_path / "in"), tmp_path / "out", on_error="raise", progress=False)
-
-
-def test_results_survive_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a.jpg", "b.jpg"):
-        save(tmp_path / "in" / name)
-    backend = Backend()
-
-    def interrupted(image: np.ndarray) -> None:
-        if backend.proposed == 1:
-            raise KeyboardInterrupt
-        backend.proposed += 1
-
-    monkeypatch.setattr(backend, "propose", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        infer(Predictor(backend), str(tmp_path / "in"), tmp_path / "out", progress=False)
-    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 1
-    assert not list((tmp_path / "out").glob(".*"))
-
-
-def test_a_video(tmp_path: Path) -> None:
+def test_stream_takes_videos_with_their_times(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "clip.mp4") as video:
         for number in range(5):
-            video.write(np.full((32, 48, 3), number * 20, dtype=np.uint8), number / 10)
-    summary = infer(Predictor(Backend()), str(tmp_path / "clip.mp4"), tmp_path / "out", progress=False)
-    assert (summary.pictures, summary.detections) == (5, 5)
-    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
-    assert [line["frame"] for line in lines] == [0, 1, 2, 3, 4]
-    assert [line["seconds"] for line in lines] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=1e-3)
-    assert lines[0]["detections"] == [{"name": "cat", "score": 0.9, "box": [1.0, 2.0, 11.0, 22.0]}]
-    assert lines[0]["pixel_share"] == pytest.approx({"background": 27 / 32, "cat": 0, "dog": 5 / 32}, abs=1e-4)
-    assert len(list(Predictor(Backend()).stream(tmp_path / "out" / "clip.mp4"))) == 5
+            video.write(np.zeros((32, 48, 3), dtype=np.uint8), number / 10)
+    found = list(Predictor(Backend(), batch_size=2).stream(tmp_path / "clip.mp4"))
+    assert [p.seconds for p in found] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=1e-3)
+    assert {p.path for p in found} == {str(tmp_path / "clip.mp4")}
 
 
-def test_a_video_is_not_overwritten_by_its_result(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "clip.mp4") as video:
-        video.write(np.zeros((32, 48, 3), dtype=np.uint8), 0.0)
-    with pytest.raises(ValueError, match="would overwrite the source"):
-        infer(Predictor(Backend()), str(tmp_path / "clip.mp4"), tmp_path, progress=False)
+def test_stream_takes_an_endless_source_and_holds_one_batch() -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def camera() -> object:
+        for _ in itertools.count():
+            image = np.zeros((8, 8, 3), dtype=np.uint8)
+            alive.append(weakref.ref(image))
+            yield image
+
+    for prediction in itertools.islice(Predictor(Backend(), batch_size=3).stream(camera()), 50):
+        assert prediction.image.shape == (8, 8, 3)
+    assert len(alive) <= 51 and sum(reference() is not None for reference in alive) <= 4
 
 
-def test_stream_takes_folders_too(tmp_path: Path) -> None:
-    paths = [save(tmp_path / name) for name in ("a.jpg", "b.jpg")]
-    assert [p.path for p in Predictor(Backend()).stream(tmp_path)] == [str(path) for path in paths]
+@pytest.mark.parametrize(("name", "kind"), [("", "a folder"), ("clip.mp4", "a video")])
+def test_predict_sends_folders_and_videos_to_stream(tmp_path: Path, name: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"{kind} is predicted by stream"):
+        Predictor(Backend()).predict(tmp_path / name)
+
+
+def test_a_bad_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"bad\.jpg"):
+        Predictor(Backend()).predict(tmp_path / "bad.jpg")
+
+
+def test_a_task_that_the_model_cannot_do() -> None:
+    detector = Backend(ClassNames(("cat", "dog"), ()))
+    assert Predictor(detector).tasks == ("detect",)
+    with pytest.raises(ValueError, match="this model can detect; asked for was segment"):
+        Predictor(detector, tasks=["segment"])
+
+
+def test_category_ids_of_a_ground_truth() -> None:
+    prediction = Predictor(Backend(), score=0).predict(np.zeros((30, 40, 3), dtype=np.uint8))
+    assert [found["category_id"] for found in prediction.to_coco(1, category_ids={"dog": 18, "cat": 17})] == [17, 18]
+    with pytest.raises(ValueError, match="category_ids has no id for dog; it has cat"):
+        prediction.to_coco(1, category_ids={"cat": 17})
+
+
+def test_a_classs_colour_does_not_depend_on_the_tasks() -> None:
+    image = np.zeros((30, 40, 3), dtype=np.uint8)
+    both, only = Predictor(Backend()).predict(image), Predictor(Backend(), tasks=["segment"]).predict(image)
+    assert both.colours == only.colours and set(both.colours) == {*CLASSES.detection, *CLASSES.segmentation}
+    assert np.array_equal(both.draw(labels=False)[1, 30:], only.draw()[1, 30:])
+
+
+def test_saving_needs_an_image_suffix(tmp_path: Path) -> None:
+    prediction = Predictor(Backend()).predict(np.zeros((30, 40, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"out\.txt: the name must end in an image format's suffix: \.bmp"):
+        prediction.save(tmp_path / "out.txt")
+
+
+def test_predictions_and_predictors_print_shortly(tmp_path: Path) -> None:
+    predictor = Predictor(Backend(), score=0)
+    prediction = predictor.predict(save_picture(tmp_path / "a.png"))
+    assert repr(prediction) == f"<{tmp_path / 'a.png'}; 40x30; 1 cat, 1 dog; map of background, dog>"
+    empty = PicturePrediction(Detections(*prediction_parts(prediction), ("cat",)), None, prediction.image, "", 1.5)
+    assert repr(empty) == "<array; 40x30; 1.500 s; no detections>"
+    assert repr(predictor) == "<Predictor; detect: cat, dog; segment: background, cat, dog; score >= 0; batches of 1>"
+
+
+def prediction_parts(prediction: PicturePrediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    found = prediction.detections
+    return found.boxes[:0], found.scores[:0], found.labels[:0]

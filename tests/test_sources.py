@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vistasks.sources import list_pictures
+from vistasks.sources import list_pictures, source_folder
 
 
 @pytest.fixture
@@ -39,8 +39,47 @@ def test_a_glob(folder: Path, pattern: str, found: list[str]) -> None:
 
 
 def test_nothing_there_says_what_was_looked_for(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"none: no such file, folder or pattern that matches a picture; .* end in .*\.jpg"):
+    with pytest.raises(ValueError, match=r"none: no such file or folder, and no file matches it as a pattern; .* end in .*\.jpg"):
         list_pictures(folder / "none")
+    with pytest.raises(ValueError, match="this pattern matches no picture"):
+        list_pictures(str(folder / "*.txt"))
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match="no picture in this folder"):
         list_pictures(folder / "empty")
+
+
+def test_videos_in_a_folder_without_pictures_are_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / "clip.MP4").touch()
+    with pytest.raises(
+        ValueError, match=r"no picture in this folder; .* There are 1 videos; give one by its name, such as .*clip\.MP4"
+    ):
+        list_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["0", "rtsp://camera/live"])
+def test_cameras_and_streams_are_not_read_yet(source: str) -> None:
+    with pytest.raises(ValueError, match="cameras and network streams cannot be read yet"):
+        list_pictures(source)
+
+
+def test_hidden_folders_do_not_count(folder: Path) -> None:
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x.png").touch()
+    assert ".cache/x.png" not in names(list_pictures(folder), folder)
+
+
+def test_an_output_above_or_at_the_source_leaves_nothing_out(folder: Path) -> None:
+    assert len(list_pictures(folder / "deep", leave_out=folder)) == 2
+    assert len(list_pictures(str(folder / "deep" / "*.tif"), leave_out=folder / "deep")) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("deep", "deep"), ("a.png", "."), ("*.png", "."), ("deep/**/*.jpg", "deep"), ("d*/out/d.jpg", "."), ("none", ".")],
+)
+def test_the_folder_of_a_source(folder: Path, source: str, expected: str) -> None:
+    assert source_folder(folder / source) == folder / expected
+
+
+def test_the_folder_of_a_relative_pattern_is_relative() -> None:
+    assert (source_folder("*.jpg"), source_folder("a/b*/c.jpg")) == (Path(), Path("a"))

@@ -2,69 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 from PIL import Image
 
 from vistasks.atomic import replacing
-from vistasks.datasets.images import read_image
+from vistasks.datasets.images import IMAGE_SUFFIXES, read_image
 from vistasks.drawing.draw import draw
-from vistasks.sources import list_pictures
+from vistasks.drawing.palette import Colour, model_colours
+from vistasks.sources import is_video, list_pictures
 from vistasks.types import Batch, ClassNames, Detections, Prediction
-from vistasks.video.sources import SUFFIXES as VIDEO_SUFFIXES
 from vistasks.video.sources import VideoReader
 
 TASKS = ("detect", "segment")
 
 
-class PredictorBackend(Protocol):
-    """What a predictor drives; `vistasks.checkpoint.LoadedModel` is one."""
+class Model(Protocol):
+    """What predicts a batch: boxes and class maps in pixels of the pictures as they were before batching."""
 
-    model: Any
-    classes: ClassNames
+    def predict(self, batch: Batch) -> list[Prediction]: ...
+
+
+class PredictorBackend(Protocol):
+    """What a predictor drives; `vistasks.checkpoint.LoadedModel` is one. ``make_batch`` gives batches on the model's device."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def classes(self) -> ClassNames: ...
 
     def propose(self, image: np.ndarray) -> np.ndarray | None: ...
 
     def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> Batch: ...
 
 
-@dataclass(frozen=True, eq=False)
+class Picture(NamedTuple):
+    """What is predicted: image (H, W, 3) uint8 RGB; the file's path, "" for an array; the time of a video's frame."""
+
+    image: np.ndarray
+    path: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PicturePrediction(Prediction):
-    """A `Prediction` with its picture: image (H, W, 3) uint8 RGB; path, "" for an array; seconds, of a video's frame."""
+    """A `Prediction` with its picture: image (H, W, 3) uint8 RGB; path, "" for an array; seconds, of a video's frame.
+
+    ``classes`` are the model's; they choose the colours.
+    """
 
     image: np.ndarray = None  # type: ignore[assignment] # always given
     path: str = ""
     seconds: float | None = None
+    classes: ClassNames = field(default_factory=ClassNames)
 
-    def draw(self, *, labels: bool = True, legend: bool = True) -> np.ndarray:
-        """The picture with boxes, names and class map drawn on it, (H, W, 3) uint8 RGB."""
-        return draw(self.image, self, labels=labels, legend=legend)
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        facts = [self.path or "array", f"{width}x{height}"]
+        facts += [f"{self.seconds:.3f} s"] if self.seconds is not None else []
+        if self.detections is not None:
+            counts = Counter(self.detections.names)
+            facts.append(", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no detections")
+        if self.segmentation is not None:
+            present = [name for i, name in enumerate(self.segmentation.names) if (self.segmentation.labels == i).any()]
+            facts.append(f"map of {', '.join(present)}")
+        return f"<{'; '.join(facts)}>"
+
+    @property
+    def colours(self) -> dict[str, Colour]:
+        """The (red, green, blue) of each class name."""
+        return model_colours(self.classes)
+
+    def draw(self, *, labels: bool = True, legend: bool = True, colours: Mapping[str, Colour] | None = None) -> np.ndarray:
+        """The picture with boxes, names and class map drawn on it, (H, W, 3) uint8 RGB; see `vistasks.drawing.draw.draw`."""
+        return draw(self.image, self, labels=labels, legend=legend, colours={**self.colours, **(colours or {})})
 
     def save(self, path: str | Path) -> Path:
-        """Writes `draw` to an image file; the suffix chooses the format. Returns the path."""
+        """Writes `draw` to an image file, whole or not at all; the suffix chooses the format. Returns the path."""
         path = Path(path)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ValueError(f"{path}: the name must end in an image format's suffix: {', '.join(sorted(IMAGE_SUFFIXES))}")
         with replacing(path) as temporary:
             Image.fromarray(self.draw()).save(temporary, quality=92)
         return path
 
-    def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """COCO results: ``category_id`` is the class id + 1, ``bbox`` x, y, width, height in pixels."""
+    def to_coco(self, image_id: int = 1, *, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+        """The detections as COCO results: ``bbox`` is x, y, width, height in pixels. None found, or none looked for: [].
+
+        Args:
+            image_id: the picture's id in the ground truth.
+            category_ids: of class names; default: class id + 1. A ``ValueError`` where one is missing.
+        """
         found = self.detections
         if found is None:
             return []
+        if category_ids is None:
+            category_ids = {name: number + 1 for number, name in enumerate(found.class_names)}
+        missing = sorted(set(found.names) - set(category_ids))
+        if missing:
+            raise ValueError(f"category_ids has no id for {', '.join(missing)}; it has {', '.join(category_ids) or 'none'}")
         return [
             {
                 "image_id": image_id,
-                "category_id": int(label) + 1,
+                "category_id": category_ids[name],
                 "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
                 "score": float(score),
             }
-            for box, score, label in zip(found.boxes.astype(np.float64), found.scores, found.labels)
+            for box, score, name in zip(found.boxes.astype(np.float64), found.scores, found.names)
         ]
 
     def to_supervision(self) -> Any:
@@ -83,7 +134,8 @@ class Predictor:
 
     Args:
         backend: the loaded model.
-        tasks: which of its answers are given: "detect", "segment". Without "detect" no proposals are computed.
+        tasks: which of its answers are given: "detect", "segment"; what the model cannot do is left out, unless nothing
+            remains. Without "detect" no proposals are computed.
         score: detections below this score are left out.
         batch_size: pictures that go through the network at once.
     """
@@ -98,38 +150,74 @@ class Predictor:
             raise ValueError(f"batch_size must be at least 1; received {batch_size}")
         if not 0 <= score <= 1:
             raise ValueError(f"score must be from 0 to 1; received {score}")
-        self.backend, self.tasks, self.score, self.batch_size = backend, tuple(tasks), score, batch_size
+        able = {"detect": bool(backend.classes.detection), "segment": bool(backend.classes.segmentation)}
+        self.tasks = tuple(task for task in tasks if able[task])
+        if not self.tasks:
+            can = " and ".join(task for task in TASKS if able[task])
+            raise ValueError(f"this model can {can or 'do nothing'}; asked for was {' and '.join(tasks)}")
+        self.backend, self.score, self.batch_size = backend, score, batch_size
+
+    def __repr__(self) -> str:
+        known = {"detect": self.classes.detection, "segment": self.classes.segmentation}
+        parts = [f"{task}: {', '.join(known[task])}" for task in self.tasks]
+        return f"<Predictor; {'; '.join(parts)}; score >= {self.score}; batches of {self.batch_size}>"
 
     @property
     def classes(self) -> ClassNames:
         """The class names of the two tasks."""
         return self.backend.classes
 
+    @overload
+    def predict(self, source: str | Path | np.ndarray) -> PicturePrediction: ...
+
+    @overload
+    def predict(
+        self, source: list[str] | list[Path] | list[np.ndarray] | tuple[str | Path | np.ndarray, ...]
+    ) -> list[PicturePrediction]: ...
+
     def predict(self, source: Any) -> Any:
-        """One `PicturePrediction` for a path or an array (H, W, 3) uint8 RGB, or a list of them for a list."""
+        """One `PicturePrediction` for a path or an array (H, W, 3) uint8 RGB, or a list of them for a list.
+
+        Raises:
+            ValueError: not a picture (the file is named), or a folder or a video: those go to `stream`.
+        """
         if isinstance(source, list | tuple):
-            return list(self._batched(iter([_picture(item) for item in source])))
-        return next(self._batched(iter([_picture(source)])))
+            return list(self.predict_pictures(_picture(item) for item in source))
+        return next(self.predict_pictures([_picture(source)]))
 
-    def stream(self, source: str | Path) -> Iterator[PicturePrediction]:
-        """Predictions of a video file's frames, or of the pictures of a folder or a glob, in order and constant memory."""
-        if Path(source).suffix.lower() in VIDEO_SUFFIXES:
-            frames = ((f.image, str(source), f.seconds) for f in VideoReader(source))
-            return self._batched(frames)
-        return self._batched(_picture(path) for path in list_pictures(source))
+    def stream(self, source: str | Path | Iterable[str | Path | np.ndarray]) -> Iterator[PicturePrediction]:
+        """Predictions one after another, in order and constant memory.
 
-    def _batched(self, pictures: Iterator[tuple[np.ndarray, str, float | None]]) -> Iterator[PicturePrediction]:
-        while chunk := list(islice(pictures, self.batch_size)):
-            images = [image for image, _, _ in chunk]
-            proposals = None
-            if "detect" in self.tasks:
-                found = [self.backend.propose(image) for image in images]
-                proposals = [boxes for boxes in found if boxes is not None] or None
-            predictions = self.backend.model.predict(self.backend.make_batch(images, proposals))
-            for (image, path, seconds), prediction in zip(chunk, predictions):
+        Args:
+            source: a video file, a picture, a folder, a glob pattern, or anything that gives paths or arrays, endless or not.
+        """
+        if not isinstance(source, str | Path):
+            return self.predict_pictures(_picture(item) for item in source)
+        if is_video(source) and not Path(source).is_dir():
+            return self.predict_pictures(video_pictures(VideoReader(source)))
+        return self.predict_pictures(_picture(path) for path in list_pictures(source))
+
+    def predict_pictures(self, pictures: Iterable[Picture]) -> Iterator[PicturePrediction]:
+        """Predictions of pictures in order, ``batch_size`` of them held at once."""
+        remaining = iter(pictures)
+        while chunk := list(islice(remaining, self.batch_size)):
+            for picture, prediction in zip(chunk, self._batch([picture.image for picture in chunk]), strict=True):
                 detections = _above(prediction.detections, self.score) if "detect" in self.tasks else None
                 segmentation = prediction.segmentation if "segment" in self.tasks else None
-                yield PicturePrediction(detections, segmentation, image, path, seconds)
+                yield PicturePrediction(detections, segmentation, *picture, self.classes)
+
+    def _batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        proposals = None
+        if "detect" in self.tasks:
+            found = [self.backend.propose(image) for image in images]
+            proposals = [boxes for boxes in found if boxes is not None] or None
+        return self.backend.model.predict(self.backend.make_batch(images, proposals))
+
+
+def video_pictures(reader: VideoReader) -> Iterator[Picture]:
+    """A video's frames as pictures with the video's path."""
+    for frame in reader:
+        yield Picture(frame.image, str(reader.path), frame.seconds)
 
 
 def _above(found: Detections | None, score: float) -> Detections | None:
@@ -139,13 +227,16 @@ def _above(found: Detections | None, score: float) -> Detections | None:
     return Detections(found.boxes[kept], found.scores[kept], found.labels[kept], found.class_names)
 
 
-def _picture(source: Any) -> tuple[np.ndarray, str, float | None]:
+def _picture(source: Any) -> Picture:
     if isinstance(source, str | Path):
-        return read_image(source), str(source), None
+        if is_video(source) or Path(source).is_dir():
+            kind = "a folder" if Path(source).is_dir() else "a video"
+            raise ValueError(f"{source}: {kind} is predicted by stream(...), one picture after the other")
+        return Picture(read_image(source), str(source))
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
             raise ValueError(f"expected an array (H, W, 3) uint8 in RGB order; received {source.shape} {source.dtype}")
-        return source, "", None
+        return Picture(source)
     raise ValueError(f"expected a path, an array (H, W, 3) uint8 RGB, or a list of them; received {type(source).__name__}")
 
 
@@ -157,7 +248,9 @@ def load(
     Args:
         path: a run folder (its best weights) or a checkpoint (.safetensors).
         device: "cpu", "cuda", or "auto": a GPU where there is one.
-        tasks, score, batch_size: as `Predictor` has them.
+        tasks: "detect", "segment" or both.
+        score: detections below this score are left out.
+        batch_size: pictures that go through the network at once.
     """
     from vistasks.checkpoint import load_model  # PyTorch and the rest are loaded with it
 
