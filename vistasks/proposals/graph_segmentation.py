@@ -4,9 +4,10 @@ Pixels are the vertices; the 8-neighbourhood's edges weigh the Euclidean distanc
 in order of weight and join two components C1, C2 when ``w <= min(Int(C1) + k / |C1|, Int(C2) + k / |C2|)``, where Int is the
 heaviest edge joined so far (eq. 3 to 5 of the paper). Components under ``min_size`` pixels are joined at last.
 
-What makes it fast: weights are small integers, so that a counting sort orders all edges in two passes; buckets are (weight,
-direction), so that an edge is only its first pixel; and the edges that were refused, which is where the regions touch, are
-kept, so that joining small components, finding neighbours and coarser segmentations never look at the picture again.
+What makes it fast in selective search: weights become small integers, so that a counting sort orders all edges in two passes;
+buckets are (weight, direction), so that an edge is only its first pixel; and the edges that were refused, which is where the
+regions touch, are kept, so that joining small components, finding neighbours and coarser segmentations never look at the
+picture again. `graph_segmentation` itself takes the same path with exact weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from vistasks.proposals.compiled import compiled
 
-EXACT_LEVELS = 128  # weight levels per grey value of the public function: 441.7 * 128 fits in 16 bits
+DIRECTIONS = ((0, 1), (1, -1), (1, 0), (1, 1))  # (down, across) of a pixel's four edges
 
 
 @compiled
@@ -97,8 +98,13 @@ def find_root(parent: np.ndarray, vertex: int) -> int:
 
 
 @compiled
-def _join_pixels(edges: np.ndarray, starts: np.ndarray, width: int, count: int, k: float) -> tuple[np.ndarray, ...]:
-    """The paper's algorithm 1 over all pixels; ``k`` in weight levels.
+def _join_pixels(
+    edges: np.ndarray, starts: np.ndarray, levels: np.ndarray, directions: np.ndarray, width: int, count: int, k: float
+) -> tuple[np.ndarray, ...]:
+    """The paper's algorithm 1 over all pixels.
+
+    Bucket b holds the edges of weight ``levels[b]`` (float32, rising) and direction ``directions[b]`` (uint8) that begin at the
+    pixels ``edges[starts[b] : starts[b + 1]]``. ``k`` is in the unit of the weights.
 
     Returns (parent, size, internal, first, second, weight): the union-find forest, sizes and Int of the roots, and the
     refused edges in order of weight as pixel pairs.
@@ -112,12 +118,12 @@ def _join_pixels(edges: np.ndarray, starts: np.ndarray, width: int, count: int, 
     waiting = np.empty(largest + 1, dtype=np.int32)
     first = np.empty(edges.size, dtype=np.int32)
     second = np.empty(edges.size, dtype=np.int32)
-    weight = np.empty(edges.size, dtype=np.uint16)
+    weight = np.empty(edges.size, dtype=np.float32)
     recent = np.full(1024, -1, dtype=np.int64)  # pairs that were refused lately: most of a boundary repeats them
     refused = 0
     for bucket in range(starts.size - 1):
-        level = np.float32(bucket >> 2)
-        direction = bucket & 3
+        level = levels[bucket]
+        direction = np.int64(directions[bucket])
         offset = 1 if direction == 0 else width + direction - 2
         # most edges lie inside one component: they go without a branch that would be mispredicted
         used = 0
@@ -144,7 +150,7 @@ def _join_pixels(edges: np.ndarray, starts: np.ndarray, width: int, count: int, 
                     recent[slot] = key
                     first[refused] = a
                     second[refused] = b
-                    weight[refused] = bucket >> 2
+                    weight[refused] = level
                     refused += 1
     for vertex in range(count):  # threshold -> Int
         threshold[vertex] -= np.float32(k) / np.float32(size[vertex])
@@ -197,7 +203,7 @@ def touching(
     mask = capacity - 1
     one = np.empty(first.size, dtype=np.int32)
     two = np.empty(first.size, dtype=np.int32)
-    level = np.empty(first.size, dtype=np.uint16)
+    level = np.empty(first.size, dtype=np.float32)
     used = 0
     last = np.int64(-1)
     for edge in range(first.size):
@@ -241,7 +247,7 @@ def coarser(
     for edge in range(first.size):
         a = find_root(parent, first[edge])
         b = find_root(parent, second[edge])
-        level = np.float32(weight[edge])
+        level = weight[edge]
         if a != b and level <= threshold[a] and level <= threshold[b]:
             if size[a] < size[b]:
                 a, b = b, a
@@ -253,20 +259,53 @@ def coarser(
     return labels, roots.size
 
 
-@compiled
 def segment(planes: np.ndarray, k: float, min_size: int, levels: float) -> tuple[np.ndarray, ...]:
-    """Segments smoothed planes (C, H, W) float32 in 0 .. 255.
+    """Segments smoothed planes (C, H, W) float32 in 0 .. 255; weights are rounded to 1 / ``levels`` grey values.
 
     Returns (labels (H*W,) int32, size (n,) int32, internal (n,) float32 in weight levels, first, second, weight), the last
     three being the pairs of touching regions, lightest first (see `touching` and `coarser`).
     """
-    _, height, width = planes.shape
     edges, starts = _sorted_edges(_edge_weights(planes, levels))
-    parent, size, internal, first, second, weight = _join_pixels(edges, starts, width, height * width, k * levels)
+    buckets = np.arange(len(starts) - 1)
+    heights, directions = (buckets >> 2).astype(np.float32), (buckets & 3).astype(np.uint8)
+    shape = planes.shape[1], planes.shape[2]
+    return _regions(edges, starts, heights, directions, shape, k * levels, min_size)
+
+
+def _regions(
+    edges: np.ndarray,
+    starts: np.ndarray,
+    levels: np.ndarray,
+    directions: np.ndarray,
+    shape: tuple[int, int],
+    k: float,
+    min_size: int,
+) -> tuple[np.ndarray, ...]:
+    height, width = shape
+    joined = _join_pixels(edges, starts, levels, directions, width, height * width, k)
+    parent, size, internal, first, second, weight = joined
     _join_small(parent, size, first, second, min_size)
     labels, roots = _number(parent)
     first, second, weight = touching(labels, first, second, weight, roots.size)
     return labels, size[roots], internal[roots], first, second, weight
+
+
+def _exact_edges(planes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Every edge a bucket of its own, in order of its float32 weight: (edges, starts, levels, directions) of `_join_pixels`."""
+    _, height, width = planes.shape
+    pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    edges, weights, directions = [], [], []
+    for direction, (down, across) in enumerate(DIRECTIONS):
+        left, right = max(0, -across), width - max(0, across)
+        here = planes[:, : height - down, left:right]
+        there = planes[:, down:, left + across : right + across]
+        weights.append(np.sqrt(np.square(here - there).sum(axis=0)).ravel())
+        edges.append(pixels[: height - down, left:right].ravel())
+        directions.append(np.full(weights[-1].size, direction, dtype=np.uint8))
+    weight = np.concatenate(weights)
+    order = np.argsort(weight, kind="stable")
+    starts = np.arange(len(order) + 1, dtype=np.int32)
+    return np.concatenate(edges)[order], starts, weight[order], np.concatenate(directions)[order]
 
 
 def smoothed_planes(planes: np.ndarray, sigma: float) -> np.ndarray:
@@ -275,7 +314,7 @@ def smoothed_planes(planes: np.ndarray, sigma: float) -> np.ndarray:
     for source, target in zip(planes, result, strict=True):
         target[:] = source
         if sigma > 0:
-            cv2.GaussianBlur(target, (0, 0), sigma, dst=target, borderType=cv2.BORDER_REPLICATE)
+            cv2.GaussianBlur(target, (0, 0), sigma, dst=target, borderType=cv2.BORDER_REFLECT)
     return result
 
 
@@ -290,6 +329,12 @@ def graph_segmentation(image: np.ndarray, k: float, sigma: float, min_size: int)
 
     Returns: (H, W) int32 labels 0 .. n-1, in the order in which a raster scan meets them.
     """
-    planes = np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), 2, 0))
-    labels = segment(smoothed_planes(planes, sigma), k, min_size, EXACT_LEVELS)[0]
-    return labels.reshape(image.shape[:2])
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"graph_segmentation: expected an (H, W) or (H, W, C) uint8 array with at least one pixel, not {got}")
+    if k < 0 or sigma < 0 or min_size < 0:
+        raise ValueError(f"graph_segmentation: k, sigma and min_size must be >= 0, not {k}, {sigma} and {min_size}")
+    planes = smoothed_planes(np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), 2, 0)), sigma)
+    shape = image.shape[0], image.shape[1]
+    edges, starts, levels, directions = _exact_edges(planes)
+    return _regions(edges, starts, levels, directions, shape, k, min_size)[0].reshape(shape)

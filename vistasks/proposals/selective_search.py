@@ -24,7 +24,7 @@ from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_pla
 from vistasks.proposals.grouping import group
 from vistasks.proposals.regions import describe, gather
 
-VERSION = 2  # of the algorithm: part of every cache key; raise it when any box changes
+VERSION = 3  # of the algorithm: part of every cache key; raise it when any box changes
 SIGMA = 0.8  # of the smoothing before segmentation, as in the paper
 LEVELS = 4.0  # edge weight levels per grey value
 FULL_SIZE = 47_000  # pictures up to so many pixels are worked on whole, larger ones at down to half their resolution
