@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+WIDTH = 78  # characters: the captions stay readable under short class names
+
 
 def report_tables(report: Mapping[str, Any]) -> list[Table]:
     """A table for each metric's result in ``report``, titled with its key; other entries are passed over."""
@@ -34,7 +36,8 @@ def _table(result: Mapping[str, Any], *, title: str, total: Mapping[str, str]) -
     columns = list(next(iter(rows.values())))
     shown = {"protocol", "per_class", "pixels", *columns, *total.values()}
     rest = "  ".join(f"{name}={_cell(value)}" for name, value in result.items() if name not in shown)
-    table = Table(title=title, caption=f"{rest}\n{result['protocol']}" if rest else result["protocol"])
+    caption = f"{rest}\n{result['protocol']}" if rest else result["protocol"]
+    table = Table(title=title, caption=caption, caption_justify="left", min_width=WIDTH)
     table.add_column("class")
     for column in columns:
         table.add_column(column, justify="right")
