@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -83,16 +85,22 @@ def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: Cl
 def _trunks_for(options: Mapping[str, Any], classes: tuple[str, ...]) -> list[str]:
     """The registered backbones on which this head can stand by themselves, tried without memory or computation."""
     fitting = []
-    with torch.device("meta"):
-        for name in BACKBONES:
-            try:
-                backbone: Any = BACKBONES[name]()
-                trunk = Trunk(name=name, channels=backbone.channels, pooling=backbone.pooling)
-                HEADS.build(options, where="head", given={"trunk": trunk, "classes": classes})
-            except (TypeError, ValueError, ImportError):  # TypeError: this backbone has required options
-                continue
-            fitting.append(name)
+    for trunk in _trunks(tuple(BACKBONES)):
+        with contextlib.suppress(ValueError, RuntimeError), torch.device("meta"):
+            HEADS.build(options, where="head", given={"trunk": trunk, "classes": classes})
+            fitting.append(trunk.name)
     return fitting
+
+
+@functools.cache
+def _trunks(names: tuple[str, ...]) -> list[Trunk]:
+    trunks = []
+    for name in names:
+        # TypeError: this backbone has required options; ImportError: it belongs to an extra that is not installed
+        with contextlib.suppress(TypeError, ValueError, ImportError), torch.device("meta"):
+            backbone: Any = BACKBONES[name]()
+            trunks.append(Trunk(name=name, channels=backbone.channels, pooling=backbone.pooling))
+    return trunks
 
 
 def build_dataset(config: Config, part: str, classes: ClassNames | None = None) -> Dataset:

@@ -133,7 +133,7 @@ class Batches(DataLoader):
                     raise ValueError(item.message)
                 yield item
         except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
+            if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
                 raise
             raise ChildProcessError(
                 f"a data worker died ({error}), as it does when memory runs out: try a smaller train.workers, 0 for none"

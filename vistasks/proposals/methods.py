@@ -22,7 +22,10 @@ from vistasks.types import Sample
 class ProposalMethod(Protocol):
     """What stands in the table PROPOSALS."""
 
-    key: str | None
+    @property
+    def key(self) -> str | None:
+        """See the module's text."""
+        ...
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, best first, valid in the sample's image."""
