@@ -141,7 +141,8 @@ def test_errors_of_the_model_are_no_bad_pictures(tmp_path: Path) -> None:
 
 def test_a_segmenter_writes_no_boxes_and_a_detector_no_masks(tmp_path: Path) -> None:
     save_picture(tmp_path / "in" / "a.jpg")
-    infer(Predictor(Backend(), tasks=["segment"]), tmp_path / "in", tmp_path / "maps", progress=False)
+    summary = infer(Predictor(Backend(), tasks=["segment"]), tmp_path / "in", tmp_path / "maps", progress=False)
+    assert (summary.pictures, summary.detections) == (1, None)
     infer(Predictor(Backend(ClassNames(("cat", "dog")))), tmp_path / "in", tmp_path / "boxes", progress=False)
     assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["a.jpg", "colour_masks", "masks"]
     assert sorted(p.name for p in (tmp_path / "boxes").iterdir()) == ["a.jpg", "detections.csv", "images.json", "results.json"]
@@ -214,10 +215,12 @@ def test_an_interrupted_video_leaves_whole_files(tmp_path: Path) -> None:
 
 def test_a_cut_off_video_is_processed_to_the_cut_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cut.avi").write_bytes((shared("video") / "tree.avi").read_bytes()[:300_000])
-    summary = infer(Predictor(Backend()), tmp_path / "cut.avi", tmp_path / "out", progress=False)
+    summary = infer(Predictor(Backend()), tmp_path / "cut.avi", tmp_path / "out", progress=True)
     assert 5 < summary.pictures < 68 and "cut.avi" in summary.warnings[0] and "cut off" in summary.warnings[0]
     assert print_summary(summary, tmp_path / "out") == 0
-    assert "warning: " in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "warning: " in shown.err and f"{summary.pictures} frames, {summary.detections} detections: " in shown.out
+    assert f"{summary.pictures}/{summary.pictures}" in shown.out  # not of the 444 that the header claims
 
 
 def test_a_broken_video_leaves_no_file(tmp_path: Path) -> None:

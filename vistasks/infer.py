@@ -27,20 +27,23 @@ class Summary:
 
     Attributes:
         pictures: pictures (or frames) written.
-        detections: in all of them.
+        detections: in all of them; None where none were looked for.
+        unit: what was counted, "pictures" or "frames".
         failures: of each picture that could not be read, why.
         warnings: what was wrong with a video that could be read in part.
     """
 
     pictures: int = 0
-    detections: int = 0
+    detections: int | None = None
+    unit: str = "pictures"
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def count(self, prediction: PicturePrediction) -> None:
         """Adds one written picture."""
         self.pictures += 1
-        self.detections += len(prediction.detections) if prediction.detections is not None else 0
+        if prediction.detections is not None:
+            self.detections = (self.detections or 0) + len(prediction.detections)
 
 
 def infer(
@@ -126,6 +129,7 @@ def output_names(paths: Sequence[Path], folder: Path) -> dict[Path, str]:
 
 
 def _infer_video(predictor: Predictor, reader: VideoReader, output: Path, progress: bool, summary: Summary) -> None:
+    summary.unit = "frames"
     with (
         video_results(output, reader, detects="detect" in predictor.tasks) as write,
         _bar(reader.frames, progress) as bar,
@@ -135,6 +139,7 @@ def _infer_video(predictor: Predictor, reader: VideoReader, output: Path, progre
             write(prediction)
             summary.count(prediction)
             bar.update(task, advance=1)
+        bar.update(task, total=summary.pictures)  # the header's count may be wrong
     if reader.problem is not None:
         summary.warnings.append(reader.problem)
 
@@ -154,7 +159,8 @@ def _bar(total: int, shown: bool) -> Progress:
 
 def print_summary(summary: Summary, output: str | Path) -> int:
     """Says what was written and what could not be read; returns the exit code, 1 after a failure."""
-    print(f"{summary.pictures} pictures, {summary.detections} detections: {Path(output).resolve()}")
+    found = f", {summary.detections} detections" if summary.detections is not None else ""
+    print(f"{summary.pictures} {summary.unit}{found}: {Path(output).resolve()}")
     for warning in summary.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for failure in summary.failures[:20]:
