@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -24,13 +25,15 @@ def save_curves(metrics: Path, output: Path) -> None:
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, rate, results = figure.subplots(1, 3)
-    for name in [key for key in (steps[0] if steps else {}) if "/" in key]:
-        losses.plot([s["step"] for s in steps], _smooth([s[name] for s in steps]), label=name.replace("/", ": "))
-    losses.set(title="loss terms (smoothed)", xlabel="step", yscale="log")
+    for name in dict.fromkeys(key for line in steps for key in line if "/" in key):
+        having = [line for line in steps if name in line]
+        losses.plot([s["step"] for s in having], _smooth([s[name] for s in having]), label=name.replace("/", ": "))
+    some = any((line.get_ydata() > 0).any() for line in losses.get_lines())
+    losses.set(title="loss terms (smoothed)", xlabel="step", yscale="log" if some else "linear")
     rate.plot([s["step"] for s in steps], [s["lr"] for s in steps], color="0.4")
     rate.set(title="learning rate of the heads", xlabel="step")
-    for name in evaluations[0]["evaluation"] if evaluations else []:
-        values = [line["evaluation"][name] for line in evaluations]
+    for name in dict.fromkeys(key for line in evaluations for key in line["evaluation"]):
+        values = [line["evaluation"].get(name) for line in evaluations]
         results.plot([line["step"] for line in evaluations], [float("nan") if v is None else v for v in values], "o-", label=name)
     results.set(title="evaluation", xlabel="step", ylim=(0, 1))
     for axes in (losses, rate, results):
@@ -41,9 +44,9 @@ def save_curves(metrics: Path, output: Path) -> None:
         figure.savefig(temporary, dpi=100)
 
 
-def _smooth(values: list[float]) -> list[float]:
+def _smooth(values: list[float]) -> np.ndarray:
     smoothed, last = [], values[0]
     for value in values:
         last = SMOOTHING * last + (1 - SMOOTHING) * value
         smoothed.append(last)
-    return smoothed
+    return np.array(smoothed)
