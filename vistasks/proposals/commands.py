@@ -1,0 +1,174 @@
+"""What ``vistasks proposals compute | report | clear`` do."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vistasks.proposals.cache import CachedProposals, clear
+from vistasks.proposals.methods import ProposalMethod
+from vistasks.proposals.recall import ProposalRecall
+
+if TYPE_CHECKING:
+    from vistasks.datasets import Dataset
+    from vistasks.types import Sample
+
+TIMED_PICTURES = 20
+
+
+def _in_parallel(work: Callable[[int], Any], count: int, threads: int, console: Console, title: str) -> Iterator[tuple[int, Any]]:
+    """``work(index)`` for every index on some threads, behind a progress bar; results in the order in which they end.
+
+    Only a few results wait at any time, so that memory does not grow with the data set.
+    """
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(threads) as pool:
+        bar = progress.add_task(title, total=count)
+        running: dict[Future[Any], int] = {}
+        try:
+            for index in range(count + 1):
+                while running and (index == count or len(running) >= 2 * threads):
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        progress.advance(bar)
+                        yield running.pop(future), future.result()
+                if index < count:
+                    running[pool.submit(work, index)] = index
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def compute_command(
+    dataset: Dataset, method: ProposalMethod, *, threads: int | None = None, console: Console | None = None
+) -> int:
+    """Fills the cache for all pictures of a data set; what is there already is kept, so it can be stopped and run again.
+
+    Args:
+        dataset: whose pictures.
+        method: a `CachedProposals`; anything else is a ValueError, as nothing would be kept.
+        threads: pictures side by side; None takes all cores.
+
+    Returns: the exit code, 0.
+    """
+    if not isinstance(method, CachedProposals) or method.key is None:
+        raise ValueError("proposals compute: the config keeps no proposals; set proposals.cache and a method that can be cached")
+    console = console or Console()
+    kept = boxes = 0
+
+    def work(index: int) -> tuple[bool, int]:
+        sample = dataset[index]
+        known = method.has(sample.image)
+        return known, len(method(sample))
+
+    started = time.perf_counter()
+    for _, (known, count) in _in_parallel(work, len(dataset), threads or os.cpu_count() or 1, console, "proposals"):
+        kept += known
+        boxes += count
+    seconds = time.perf_counter() - started
+    new = len(dataset) - kept
+    console.print(
+        f"{new} pictures computed, {kept} were there, in {seconds:.1f} s; {boxes / max(1, len(dataset)):.0f} boxes each"
+    )
+    console.print(f"kept in {method.folder.resolve()}")
+    return 0
+
+
+def report(
+    dataset: Dataset, method: ProposalMethod, *, threads: int | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Recall, overlap and time of a method on a data set: `ProposalRecall.compute`, with "method" and "seconds" a picture.
+
+    "seconds" is measured without the cache, on one thread, over `TIMED_PICTURES` pictures spread over the data set.
+    """
+    recall = ProposalRecall(dataset.classes.detection)
+
+    def work(index: int) -> tuple[Sample, Any]:
+        sample = dataset[index]
+        return sample, method(sample)
+
+    found = _in_parallel(work, len(dataset), threads or os.cpu_count() or 1, console or Console(stderr=True), "proposals")
+    for _, (sample, boxes) in found:
+        recall.update(sample, boxes)
+    bare = method.method if isinstance(method, CachedProposals) else method
+    seconds = []
+    for index in range(0, len(dataset), max(1, len(dataset) // TIMED_PICTURES)):
+        sample = dataset[index]
+        started = time.perf_counter()
+        bare(sample)
+        seconds.append(time.perf_counter() - started)
+    return {"method": method.key or type(bare).__name__, "seconds": sum(seconds) / max(1, len(seconds)), **recall.compute()}
+
+
+def report_command(
+    dataset: Dataset,
+    method: ProposalMethod,
+    *,
+    json_path: Path | None = None,
+    plot_path: Path | None = None,
+    threads: int | None = None,
+    console: Console | None = None,
+) -> int:
+    """Prints `report` as tables; writes it as json and as a plot of recall against the number of boxes where asked."""
+    console = console or Console()
+    result = report(dataset, method, threads=threads, console=console)
+    _show(result, console)
+    if json_path:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        console.print(f"numbers in {json_path.resolve()}")
+    if plot_path:
+        plot_path.parent.mkdir(parents=True, exist_ok=True)
+        plot(result, plot_path)
+        console.print(f"plot in {plot_path.resolve()}")
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    console.print(f"{result['method']}: {result['boxes']:.0f} boxes and {result['seconds']:.3f} s a picture")
+    console.print(f"{result['pictures']} pictures, {result['objects']} objects; {result['protocol']}")
+    table = Table("boxes", "recall .5", "recall .7", "recall .9", "MABO", "mean best overlap", "average recall")
+    for name, row in result["budgets"].items():
+        numbers = [*row["recall"].values(), row["mabo"], row["mean_best_overlap"], row["average_recall"]]
+        table.add_row(name, *map(_number, numbers))
+    console.print(table)
+    classes = Table("class", "ABO")
+    for name, value in result["abo"].items():
+        classes.add_row(name, _number(value))
+    console.print(classes)
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Recall at each threshold and average recall against the number of boxes, of a `report`, as a picture file."""
+    from matplotlib.figure import Figure
+
+    axes = (figure := Figure(figsize=(6, 4), layout="constrained")).subplots()
+    # a budget above what the method gives is the same as "all", which stands at the mean number of boxes
+    rows = [(float(name), row) for name, row in result["budgets"].items() if name != "all" and float(name) < result["boxes"]]
+    rows.append((max(1.0, result["boxes"]), result["budgets"]["all"]))
+    counts = [count for count, _ in rows]
+    for threshold in result["budgets"]["all"]["recall"]:
+        axes.plot(counts, [row["recall"][threshold] for _, row in rows], marker="o", label=f"recall at IoU {threshold}")
+    axes.plot(counts, [row["average_recall"] for _, row in rows], marker="o", linestyle="--", label="average recall .5 to .95")
+    axes.set(xscale="log", xlabel="boxes a picture", ylim=(0, 1), title=result["method"].split(" ")[0])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def clear_command(folder: Path, *, console: Console | None = None) -> int:
+    """Empties a cache folder of what is ours; returns the exit code, 0."""
+    files, size = clear(folder)
+    (console or Console()).print(f"{files} files, {size / 1e6:.1f} MB removed from {folder.resolve()}")
+    return 0
