@@ -201,6 +201,101 @@ def _data_show(parsed: argparse.Namespace) -> int:
     return show_command(config, Path(parsed.output), count=parsed.count)
 
 
+def _add_proposals(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    compute = _add_action(actions, "compute", "fill the proposal cache for a config's pictures; can be stopped and run again")
+    report = _add_action(actions, "report", "recall, overlap and time of a config's proposals")
+    for action, run in ((compute, _proposals_compute), (report, _proposals_report)):
+        _config_arguments(action)
+        action.add_argument("--part", choices=["train", "val"], default="val", help="which data (default: val)")
+        action.add_argument("--threads", type=int, help="pictures side by side (default: all cores)")
+        action.set_defaults(run=run)
+    report.add_argument("--json", metavar="FILE", help="write the numbers here")
+    report.add_argument("--plot", metavar="FILE", help="write a plot of recall against the number of boxes here")
+    clear = _add_action(actions, "clear", "empty a proposal cache")
+    clear.add_argument("--folder", default="data/proposals", metavar="DIR", help="the cache (default: data/proposals)")
+    clear.set_defaults(run=_proposals_clear)
+
+
+def _proposals_of(parsed: argparse.Namespace) -> tuple[Any, Any]:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from vistasks.build import build_dataset, build_proposals
+
+    return build_dataset(config, parsed.part), build_proposals(config.proposals)
+
+
+def _proposals_compute(parsed: argparse.Namespace) -> int:
+    dataset, method = _proposals_of(parsed)
+    from vistasks.proposals.commands import compute_command
+
+    return compute_command(dataset, method, threads=parsed.threads)
+
+
+def _proposals_report(parsed: argparse.Namespace) -> int:
+    dataset, method = _proposals_of(parsed)
+    from vistasks.proposals.commands import report_command
+
+    json_path, plot_path = (Path(name) if name else None for name in (parsed.json, parsed.plot))
+    return report_command(dataset, method, json_path=json_path, plot_path=plot_path, threads=parsed.threads)
+
+
+def _proposals_clear(parsed: argparse.Namespace) -> int:
+    from vistasks.proposals.commands import clear_command
+
+    return clear_command(Path(parsed.folder))
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    names = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
+    search = _add_action(names, "selective-search", "ours beside OpenCV contrib's and dlib's: seconds, overlap, recall")
+    search.add_argument("--data", required=True, metavar="DIR", help="a VOC or COCO data set")
+    search.add_argument("--peer-python", metavar="PATH", help="a Python with opencv-contrib-python and dlib-bin installed")
+    search.add_argument("--split", default="val", help="which list of the data set (default: val)")
+    search.add_argument("--pictures", type=int, default=25, help="how many, evenly spaced (default: 25)")
+    search.add_argument("--modes", default="fast", help="single, fast, quality; several with commas (default: fast)")
+    search.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
+    search.set_defaults(run=_benchmark_search)
+    evaluation = _add_action(names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set")
+    evaluation.set_defaults(run=_benchmark_evaluate)
+    for name in (search, evaluation):
+        name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
+
+
+def _benchmark_search(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.selective_search import benchmark
+
+    modes, threads = parsed.modes.split(","), [int(number) for number in parsed.threads.split(",")]
+    return _print_numbers(
+        parsed.json,
+        benchmark(
+            Path(parsed.data),
+            peer_python=parsed.peer_python,
+            split=parsed.split,
+            pictures=parsed.pictures,
+            modes=modes,
+            threads=threads,
+        ),
+    )
+
+
+def _benchmark_evaluate(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.evaluate import benchmark
+
+    return _print_numbers(parsed.json, benchmark())
+
+
+def _print_numbers(file: str | None, numbers: dict[str, Any]) -> int:
+    text = json.dumps(numbers, indent=1)
+    print(text)
+    if file:
+        from vistasks.atomic import write_text
+
+        write_text(Path(file), text)
+    return 0
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="runs/demo", metavar="DIR", help="where everything goes (default: runs/demo)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
@@ -218,6 +313,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "evaluate": (_add_evaluate, "Measure trained weights on a config's validation data: COCO and VOC AP, IoU."),
     "infer": (_add_infer, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
     "data": (_add_data, "Prepare, check and look at data sets."),
+    "proposals": (_add_proposals, "Compute, judge and clear region proposals."),
+    "benchmark": (_add_benchmark, "Time ours beside a peer in the same run."),
     "demo": (_add_demo, "The main job on generated pictures: data, training, evaluation, inference."),
 }
 
