@@ -76,6 +76,14 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
         return run.loop()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run_folder.how_to_go_on(folder)) from None
+    except RuntimeError as error:
+        if "deterministic implementation" not in str(error):
+            raise
+        kernel = str(error).split(" ", maxsplit=1)[0]
+        raise ValueError(
+            f"train.deterministic: PyTorch has no deterministic kernel for a part of this model on {fabric.device} ({kernel}); "
+            "set it to false or choose another head"
+        ) from error
 
 
 def _check_monitor(config: Config) -> None:
