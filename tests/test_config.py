@@ -202,3 +202,10 @@ def test_plain_values_are_placed_too() -> None:
     with pytest.raises(ValueError, match="config: output is missing"):
         parse_config({k: v for k, v in yaml.safe_load(MINIMAL).items() if k != "output"})
     assert isinstance(parse_config(yaml.safe_load(MINIMAL)), Config)
+
+
+def test_null_takes_a_head_away() -> None:
+    path = Path(__file__).resolve().parents[1] / "configs" / "shapes_joint.yaml"
+    assert list(load_config(path, ["model.heads.segmentation=null"]).model.heads) == ["detection"]
+    with pytest.raises(ValueError, match="heads must name one or two of detection, segmentation; received: none"):
+        load_config(path, ["model.heads.segmentation=null", "model.heads.detection=null"])

@@ -57,10 +57,15 @@ class ProposalsConfig(Section):
 class ModelConfig(Section):
     backbone: Options
     neck: Options | None = None
-    heads: dict[str, Options] = Field(description="one or two of: detection, segmentation")
+    heads: dict[str, Options] = Field(description="one or two of: detection, segmentation; null takes a head away")
     loss_weights: dict[str, PositiveFloat] = Field(default={}, description="factor of each head's losses; 1 where not named")
     freeze_stages: int = Field(default=0, ge=0, description="the first n stages of the backbone are not trained")
     freeze_batchnorm: bool = Field(default=False, description="the backbone's BatchNorm statistics and affine stay fixed")
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _without_absent(cls, heads: Any) -> Any:
+        return {task: head for task, head in heads.items() if head is not None} if isinstance(heads, dict) else heads
 
     @field_validator("heads")
     @classmethod
