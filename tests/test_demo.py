@@ -33,6 +33,6 @@ def test_the_demo_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         assert (tmp_path / "runs" / "demo" / name).exists()
         assert name in out
     assert len(list((tmp_path / "runs" / "demo" / "pictures").glob("*.jpg"))) == 4
-    assert (tmp_path / "runs" / "demo" / "clip" / "clip_input.mp4").stat().st_size > 0
+    assert (tmp_path / "runs" / "demo" / "clip" / "shapes.mp4").stat().st_size > 0
     report = json.loads((tmp_path / "runs" / "demo" / "test_report.json").read_text())
     assert report["images"] == 4 and {"coco", "voc_2007", "voc_area", "iou"} <= set(report)

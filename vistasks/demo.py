@@ -50,20 +50,21 @@ def demo(output: Path, overrides: Sequence[str] = ()) -> int:
     predictor = load(output)
     pictures = Path(config.data.root) / "coco" / "test"
     infer(predictor, str(pictures), output / "pictures", progress=True)
-    clip = output / "clip_input.mp4"
+    clip = output / "shapes.mp4"
     write_clip(clip, seed=1, frames=CLIP_FRAMES)
     infer(predictor, str(clip), output / "clip", progress=True)
 
     console.rule(f"done in {(time.perf_counter() - start) / 60:.1f} minutes")
     for what, place in {
         "pictures": output / "pictures",
-        "clip": output / "clip",
+        "clip": output / "clip" / clip.name,
         "curves": output / "curves.png",
         "report": output / "test_report.json",
         "weights": output / "best.safetensors",
     }.items():
         console.print(f"{what:9} {place.resolve()}", highlight=False, soft_wrap=True)
-    console.print(f"\nyour own pictures: vistasks infer --weights {output} --source PHOTOS --output out/", highlight=False)
+    usage = f"\nyour own pictures: vistasks infer --weights {output} --source PHOTOS --output out/"
+    console.print(usage, highlight=False, soft_wrap=True)
     return 0
 
 
