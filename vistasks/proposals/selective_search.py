@@ -24,10 +24,11 @@ from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_pla
 from vistasks.proposals.grouping import group
 from vistasks.proposals.regions import describe, gather
 
-VERSION = 3  # of the algorithm: part of every cache key; raise it when any box changes
+VERSION = 4  # of the algorithm: part of every cache key; raise it when any box changes
 SIGMA = 0.8  # of the smoothing before segmentation, as in the paper
 LEVELS = 4.0  # edge weight levels per grey value
 FULL_SIZE = 47_000  # pictures up to so many pixels are worked on whole, larger ones at down to half their resolution
+LARGE = 80_000  # working sizes of more pixels have larger initial regions, by the square root; else a photograph has 400,000
 MAX_PIXELS = 1 << 28
 
 Mode = Literal["single", "fast", "quality"]
@@ -52,7 +53,7 @@ class Strategies:
 MODES: dict[str, Strategies] = {
     "single": Strategies(("HSV",), (50,), ("CTSF", "F"), 20),
     "fast": Strategies(("HSV", "Lab", "I"), (50, 100), ("CTSF", "F"), 20),
-    "quality": Strategies(("HSV", "Lab", "rgI", "H", "I"), (50, 100, 200), ("CTSF", "TSF", "F", "S"), 12),
+    "quality": Strategies(("HSV", "Lab", "rgI", "H", "I"), (50, 100), ("CTSF", "TSF", "F", "S"), 20),
 }
 
 
@@ -179,7 +180,7 @@ def selective_search(
         image: (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA; uint8, uint16 or bool.
         mode: "single", "fast" or "quality": more strategies find more objects and take longer; see `MODES`.
         max_boxes: keep only the best so many.
-        min_size: the smallest initial region, in pixels of the working size (`FULL_SIZE`); None takes the mode's.
+        min_size: the smallest initial region, in pixels of the working size (`FULL_SIZE`); None takes the mode's (`LARGE`).
         min_side: boxes with a side of fewer pixels are left out.
         seed: of the random part of the rank.
         threads: strategies are worked on side by side; the result does not depend on it.
@@ -197,10 +198,10 @@ def selective_search(
         if value is not None and value < least:
             raise ValueError(f"selective_search: {name} must be at least {least}, not {value}")
     strategies = MODES[mode]
-    smallest = strategies.min_size if min_size is None else min_size
     rgb = _as_rgb(image)
     full = rgb.shape[:2]
     working = _working_size(*full)
+    smallest = min_size or round(strategies.min_size * max(1.0, (working[0] * working[1] / LARGE) ** 0.5))
     if working != full:
         rgb = cv2.resize(rgb, working[::-1], interpolation=cv2.INTER_AREA)
     pool = ThreadPoolExecutor(threads) if threads > 1 else None
