@@ -155,10 +155,12 @@ def test_train_evaluate_and_report(experiment: Callable[..., str], tmp_path: Pat
     assert main(["train", "--config", config]) == 0
     shown = capsys.readouterr().out
     assert f"run folder   {tmp_path / 'run'}" in shown and "epoch 1: AP " in shown and "done " in shown
+    assert f"data         {tmp_path / 'data'}: 4 training, 4 evaluation" in shown and "proposals    grid, not kept" in shown
     report = tmp_path / "reports" / "report.json"
     weights = ["--weights", str(tmp_path / "run"), "--device", "cpu"]
     assert main(["evaluate", "--config", config, *weights, "--json", str(report)]) == 0
     shown = capsys.readouterr().out
+    assert f"weights      {tmp_path / 'run'}\n" in shown and f"data         {tmp_path / 'data'}\n" in shown
     for text in ("mIoU", "red", "blue", "all classes", "4 pictures", str(report)):
         assert text in shown
     found = json.loads(report.read_text())
@@ -316,3 +318,14 @@ def test_two_processes_train_and_evaluate_as_one_set(tmp_path: Path, empty: tupl
     assert json.loads(again.read_text())["headline"] == pytest.approx(report["headline"], abs=1e-6)
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "evaluation" not in line] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_fault_in_one_process_ends_the_other_without_a_traceback(tmp_path: Path) -> None:
+    root = write_mask_folder(tmp_path / "data", count=4)
+    picture = root / "images" / "scene_3.png"
+    picture.write_bytes(picture.read_bytes()[:900])
+    values = config_values(tmp_path / "run", mask_data(root), "segmentation", epochs=3, batch_size=1, devices=2)
+    found = run("--config", write_config(tmp_path, values), tool="train")
+    assert found.returncode != 0 and "Traceback" not in found.stderr
+    assert f"error: {picture}: not a readable image" in found.stderr, found.stderr

@@ -380,3 +380,19 @@ def test_deterministic_kernels_or_a_word_about_which_are_missing(tmp_path: Path,
     finally:
         torch.use_deterministic_algorithms(False)
     assert same_tensors(tmp_path / "a" / "last.safetensors", tmp_path / "b" / "last.safetensors")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_training_and_resuming_on_a_gpu(tmp_path: Path, voc: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"accelerator": "cuda", "precision": precision, "epochs": 3, "batch_size": 2, "ema": 0.9}
+    config = tiny_config(tmp_path / "run", voc_data(voc), *JOINT, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr("vistasks.train.TrainingDisplay.step", interrupted_at(4, KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
+            train(config)
+    results = train(config, resume=True)
+    assert all(results[name] is not None for name in ("AP", "mIoU"))
+    assert [step["step"] for step in steps_of(tmp_path / "run")] == list(range(1, 10))
+    assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(tmp_path / "run").tensors.values())

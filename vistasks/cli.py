@@ -125,6 +125,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from vistasks.evaluate import evaluate
     from vistasks.metrics.tables import report_tables
 
+    print(f"weights      {Path(parsed.weights).resolve()}")
+    print(f"data         {Path(config.data.root).resolve()}", flush=True)
     report = evaluate(
         config, parsed.weights, device=parsed.device, track=lambda loader: track(loader, "evaluating", transient=True)
     )

@@ -77,13 +77,21 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run_folder.how_to_go_on(folder)) from None
     except RuntimeError as error:
-        if "deterministic implementation" not in str(error):
+        if (plain := _in_plain_words(error, fabric)) is None:
             raise
-        kernel = str(error).split(" ", maxsplit=1)[0]
-        raise ValueError(
-            f"train.deterministic: PyTorch has no deterministic kernel for a part of this model on {fabric.device} ({kernel}); "
-            "set it to false or choose another head"
-        ) from error
+        raise plain from error
+
+
+def _in_plain_words(error: RuntimeError, fabric: Fabric) -> Exception | None:
+    text = str(error)
+    if "deterministic implementation" in text:
+        return ValueError(
+            f"train.deterministic: PyTorch has no deterministic kernel for a part of this model on {fabric.device} "
+            f"({text.split(' ', maxsplit=1)[0]}); set it to false or choose another head"
+        )
+    if fabric.world_size > 1 and ("Connection closed by peer" in text or type(error).__name__ == "DistBackendError"):
+        return ChildProcessError(f"process {fabric.global_rank}: another process of this run has failed; its own error says why")
+    return None
 
 
 def _check_monitor(config: Config) -> None:
@@ -145,10 +153,15 @@ class Run:
         """The first lines on the screen."""
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print(f"run folder   {self.folder.resolve()}")
-        root, count = Path(self.config.data.root).resolve(), len(self.val) if self.val is not None else 0
-        print(f"data         {root}: {len(self.data)} training, {count} evaluation")
+        roots = [self.config.data.root, *(source["root"] for source in self.config.data.also if "root" in source)]
+        count = len(self.val) if self.val is not None else 0
+        folders = ", ".join(str(Path(root).resolve()) for root in roots)
+        print(f"data         {folders}: {len(self.data)} training, {count} evaluation")
         for task in self.config.model.heads:
             print(f"{task:12} {', '.join(getattr(self.data.classes, task))}")
+        if "detection" in self.config.model.heads:
+            method, cache = self.config.proposals.method["name"], self.config.proposals.cache
+            print(f"proposals    {method}, {'not kept' if cache is None else f'kept in {Path(cache).resolve()}'}")
         print(f"model        {self.config.model.backbone['name']}, {parameters / 1e6:.2f} M trained parameters")
         epochs, precision = self.config.train.epochs, self.config.train.precision
         print(f"training     {epochs} epochs of {self.steps_per_epoch} steps on {self.fabric.device}, {precision}", flush=True)
