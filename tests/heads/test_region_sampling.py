@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -68,6 +70,9 @@ def test_ignored_areas_are_neither_background_nor_foreground() -> None:
     assert found.boxes.tolist() == [[0, 0, 20, 20]]
 
 
-def test_the_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="per_image"):
-        RegionSampling(per_image="many")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "wrong", [{"per_image": "many"}, {"per_image": 0}, {"foreground_fraction": 1.5}, {"background_iou": (-1, 0)}]
+)
+def test_the_options_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RegionSampling(**wrong)

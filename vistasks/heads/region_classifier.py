@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +19,7 @@ from torchvision.ops import batched_nms
 
 from vistasks.heads.head import Head, Trunk
 from vistasks.heads.region_features import AlignedRegions, RegionFeatures, WarpedRegions
-from vistasks.heads.region_sampling import Regions, RegionSampling, sample_regions
+from vistasks.heads.region_sampling import Fraction, Regions, RegionSampling, sample_regions
 from vistasks.losses.classification import partial_cross_entropy
 from vistasks.ops.boxes import clip_boxes, decode, encode, has_sides
 from vistasks.registry import HEADS, STRICT
@@ -29,25 +30,25 @@ from vistasks.types import Batch, Detections, Encoder, Features
 class Decoding:
     """From class probabilities to detections: ``score`` threshold, per-class ``nms`` IoU, ``max_detections`` of an image."""
 
-    score: float = 0.05
-    nms: float = 0.5
-    max_detections: int = 100
+    score: Fraction = 0.05
+    nms: Fraction = 0.5
+    max_detections: PositiveInt = 100
 
 
 @checked_dataclass(frozen=True, config=STRICT)
 class Align:
     """`AlignedRegions`: the map at ``stride``, ``size`` cells a side, ``reduce`` channels first (None: as they are)."""
 
-    stride: int = 16
-    size: int = 7
-    reduce: int | None = None
+    stride: PositiveInt = 16
+    size: PositiveInt = 7
+    reduce: PositiveInt | None = None
 
 
 @checked_dataclass(frozen=True, config=STRICT)
 class Warp:
     """`WarpedRegions`: squares of ``crop`` pixels, of which ``context`` on each side lie around the region."""
 
-    crop: int = 224
+    crop: PositiveInt = 224
     context: int = 16
 
 
@@ -76,8 +77,8 @@ class RegionClassifier(Head):
         roi: Literal["align", "warp"] = "align",
         align: Align = Align(),  # noqa: B008 - frozen
         warp: Warp = Warp(),  # noqa: B008
-        hidden: list[int] | None = None,
-        dropout: float = 0.0,
+        hidden: list[PositiveInt] | None = None,
+        dropout: Fraction = 0.0,
         sampling: RegionSampling = RegionSampling(),  # noqa: B008
         decoding: Decoding = Decoding(),  # noqa: B008
     ) -> None:

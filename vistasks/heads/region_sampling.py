@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from vistasks.ops.boxes import box_iof, box_iou
 from vistasks.registry import STRICT
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @checked_dataclass(frozen=True, config=STRICT)
@@ -29,10 +33,10 @@ class RegionSampling:
         add_ground_truth: the objects' own boxes join the proposals.
     """
 
-    per_image: int = 128
-    foreground_fraction: float = 0.25
-    foreground_iou: float = 0.5
-    background_iou: tuple[float, float] = (0.1, 0.5)
+    per_image: PositiveInt = 128
+    foreground_fraction: Fraction = 0.25
+    foreground_iou: Fraction = 0.5
+    background_iou: tuple[Fraction, Fraction] = (0.1, 0.5)
     add_ground_truth: bool = True
 
 
