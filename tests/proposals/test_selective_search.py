@@ -12,6 +12,7 @@ from defusedxml.ElementTree import parse
 
 from tests.paths import shared
 from vistasks.proposals import selective_search
+from vistasks.proposals.recall import overlaps
 from vistasks.proposals.selective_search import MODES
 
 
@@ -64,7 +65,8 @@ def test_two_thousand_pictures_of_any_size_content_and_dtype() -> None:
 def test_extreme_shapes(shape: tuple[int, ...]) -> None:
     for image in (np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)):
         boxes = _checked(image)
-        assert [0, 0, shape[1], shape[0]] in boxes.tolist()
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        assert areas.max() > 0.8 * shape[0] * shape[1]  # the whole picture, or what is nearly that
 
 
 def test_flat_picture_is_one_box() -> None:
@@ -100,7 +102,15 @@ def test_same_boxes_for_a_seed_whatever_the_threads_and_others_ranks_for_another
         np.testing.assert_array_equal(selective_search(image, seed=5, threads=threads), one)
     other = selective_search(image, seed=6)
     assert not np.array_equal(other, one)
-    assert set(map(tuple, other.tolist())) == set(map(tuple, one.tolist()))
+    # of near duplicates, others may be kept
+    assert abs(len(other) - len(one)) < 0.05 * len(one)
+    assert len(set(map(tuple, other.tolist())) & set(map(tuple, one.tolist()))) > 0.7 * len(one)
+
+
+def test_near_duplicates_are_dropped() -> None:
+    boxes = selective_search(_synthetic())
+    overlap = overlaps(boxes[:500], boxes[:500])
+    assert ((overlap > 0.97).sum(axis=1) > 1).mean() < 0.05
 
 
 def test_same_boxes_in_another_process() -> None:

@@ -5,7 +5,8 @@ combinations of similarities -> boxes, ranked by the randomised hierarchy rank.
 
 What differs from the paper, each measured in docs/selective_search.md: pictures over `FULL_SIZE` pixels are segmented at up to
 half their resolution; in a colour space the picture is segmented once, at the smallest k, and the larger k continue on that
-segmentation's region graph; gradients are one-pixel differences, binned by orientation and strength together.
+segmentation's region graph; gradients are one-pixel differences, binned by orientation and strength together; near duplicates
+are dropped.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_pla
 from vistasks.proposals.grouping import group
 from vistasks.proposals.regions import describe, gather
 
-VERSION = 4  # of the algorithm: part of every cache key; raise it when any box changes
+VERSION = 5  # of the algorithm: part of every cache key; raise it when any box changes
 SIGMA = 0.8  # of the smoothing before segmentation, as in the paper
 LEVELS = 4.0  # edge weight levels per grey value
 FULL_SIZE = 47_000  # pictures up to so many pixels are worked on whole, larger ones at down to half their resolution
 LARGE = 80_000  # working sizes of more pixels have larger initial regions, by the square root; else a photograph has 400,000
+NEAR = 0.08  # boxes whose sides and centres agree to about so much of their sides are near duplicates
 MAX_PIXELS = 1 << 28
 
 Mode = Literal["single", "fast", "quality"]
@@ -52,7 +54,7 @@ class Strategies:
 
 MODES: dict[str, Strategies] = {
     "single": Strategies(("HSV",), (50,), ("CTSF", "F"), 20),
-    "fast": Strategies(("HSV", "Lab", "I"), (50, 100), ("CTSF", "F"), 20),
+    "fast": Strategies(("HSV", "Lab", "I"), (50, 100), ("CTSF", "TSF", "F"), 20),
     "quality": Strategies(("HSV", "Lab", "rgI", "H", "I"), (50, 100), ("CTSF", "TSF", "F", "S"), 20),
 }
 
@@ -123,35 +125,47 @@ def hierarchy(regions: Regions, similarities: str) -> np.ndarray:
 
 
 @compiled
-def _first_of_each(keys: np.ndarray) -> np.ndarray:
-    """Indices of the first occurrence of each key (N,) uint64, in order."""
+def _first_of_each(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Indices, in order, of the boxes (N, 4) int32 that no earlier box resembles.
+
+    Boxes resemble one another when their logarithmic sides and their centres, in units of the sides, round to the same
+    multiples of `NEAR`; a table of what was seen makes this linear.
+    """
     capacity = 64
-    while capacity < 3 * keys.size:
+    while capacity < 3 * len(boxes):
         capacity *= 2
     table = np.full(capacity, np.int64(-1), dtype=np.int64)
-    kept = np.empty(keys.size, dtype=np.int64)
+    kept = np.empty(len(boxes), dtype=np.int64)
     used = 0
-    for index in range(keys.size):
-        mixed = np.uint64(keys[index]) * np.uint64(0x9E3779B97F4A7C15)
-        slot = np.int64(mixed >> np.uint64(20)) & (capacity - 1)
-        while table[slot] >= 0 and keys[table[slot]] != keys[index]:
+    columns = np.int64(width / NEAR) + 2
+    rows = np.int64(height / NEAR) + 2
+    for index in range(len(boxes)):
+        x1, y1, x2, y2 = boxes[index, 0], boxes[index, 1], boxes[index, 2], boxes[index, 3]
+        across = np.int64(np.log(np.float64(x2 - x1)) / NEAR + 0.5)
+        down = np.int64(np.log(np.float64(y2 - y1)) / NEAR + 0.5)
+        x = np.int64(0.5 * (x1 + x2) / (NEAR * np.exp(across * NEAR)) + 0.5)
+        y = np.int64(0.5 * (y1 + y2) / (NEAR * np.exp(down * NEAR)) + 0.5)
+        key = ((across * 256 + down) * columns + x) * rows + y
+        slot = (key * 0x9E3779B1 >> 12) & (capacity - 1)
+        while table[slot] != -1 and table[slot] != key:
             slot = (slot + 1) & (capacity - 1)
-        if table[slot] < 0:
-            table[slot] = index
+        if table[slot] == -1:
+            table[slot] = key
             kept[used] = index
             used += 1
     return kept[:used].copy()
 
 
 def _ranked(hierarchies: list[np.ndarray], seed: int, height: int, width: int) -> np.ndarray:
-    """All boxes, best first, each once (section 3.2.3: the position in the hierarchy times a random number, lowest first)."""
+    """All boxes, best first, without duplicates and near duplicates.
+
+    The rank is the paper's (section 3.2.3): the position in the hierarchy, 1 for the whole picture, times a random number;
+    lowest first.
+    """
     positions = np.concatenate([np.arange(len(boxes), 0, -1) for boxes in hierarchies])
     order = np.argsort(positions * np.random.default_rng(seed).random(len(positions)), kind="stable")
     boxes = np.concatenate(hierarchies)[order]
-    # a box is its first and its last pixel
-    x1, y1, x2, y2 = boxes.T.astype(np.uint64)
-    pixels = np.uint64(height * width)
-    return boxes[_first_of_each((y1 * np.uint64(width) + x1) * pixels + (y2 - 1) * np.uint64(width) + (x2 - 1))]
+    return boxes[_first_of_each(boxes, height, width)]
 
 
 def _scaled(boxes: np.ndarray, working: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
@@ -185,7 +199,8 @@ def selective_search(
         seed: of the random part of the rank.
         threads: strategies are worked on side by side; the result does not depend on it.
 
-    Returns: (N, 4) float32 x1, y1, x2, y2, best first, no box twice; empty only where ``min_side`` is larger than the picture.
+    Returns: (N, 4) float32 x1, y1, x2, y2, best first, no box twice or nearly so (`NEAR`); empty only where ``min_side`` is
+    larger than the picture.
     """
     if mode not in MODES:
         raise ValueError(f"selective_search: unknown mode {mode!r}; expected one of: {', '.join(MODES)}")
