@@ -140,6 +140,8 @@ def group(
     last_colour = planes * COLOUR_BINS
     colours = np.empty((total, last_colour if weights[0] > 0 else 0), dtype=np.float32)
     textures = np.empty((total, counts.shape[1] - last_colour if weights[1] > 0 else 0), dtype=np.float32)
+    sizes[:initial] = size
+    boxes[:initial] = box
     for i in range(initial):
         scale = np.float32(1) / (np.float32(size[i]) * np.float32(planes))
         for j in range(colours.shape[1]):
