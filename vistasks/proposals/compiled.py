@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numba
 from numba.core import event
@@ -32,14 +32,14 @@ class _Announcement(event.Listener):
 event.register("numba:compile", _Announcement())
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], *, inline: Literal["never", "always"] = "never") -> Any:
     """Decorator: the function compiled by numba at its first call, ``nogil``, kept in numba's cache on disk.
 
     Where no cache folder can be written (neither beside the source nor in the user's home) it is compiled in memory for
     each process instead. ``fastmath`` lets sums of minima and square roots use vector instructions; no NaN or infinity
-    ever reaches these functions.
+    ever reaches these functions. ``inline="always"`` copies a small function into its callers.
     """
-    options: dict[str, Any] = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy", "inline": inline}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function ...: no locator available"

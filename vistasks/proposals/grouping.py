@@ -7,6 +7,8 @@ with the best of its pairs; where that neighbour is gone when the region comes u
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from vistasks.proposals.compiled import compiled
@@ -46,7 +48,7 @@ def _sink(heap: np.ndarray, used: int, place: int) -> None:
     heap[place] = entry
 
 
-@compiled
+@partial(compiled, inline="always")
 def _similarity(
     sizes: np.ndarray,
     boxes: np.ndarray,
@@ -59,16 +61,14 @@ def _similarity(
 ) -> int:
     """Eq. 2, 4, 5 and 6 of the paper, summed with ``weights`` (4,) of colour, texture, size and fill; in fixed point."""
     total = np.float32(0)
-    if weights[0] > 0:
-        overlap = np.float32(0)
-        for i in range(colours.shape[1]):
-            overlap += min(colours[a, i], colours[b, i])
-        total += weights[0] * overlap
-    if weights[1] > 0:
-        overlap = np.float32(0)
-        for i in range(textures.shape[1]):  # from 0: a loop from elsewhere is not vectorised
-            overlap += min(textures[a, i], textures[b, i])
-        total += weights[1] * overlap
+    overlap = np.float32(0)
+    for i in range(colours.shape[1]):
+        overlap += min(colours[a, i], colours[b, i])
+    total += weights[0] * overlap
+    overlap = np.float32(0)
+    for i in range(textures.shape[1]):  # from 0: a loop from elsewhere is not vectorised
+        overlap += min(textures[a, i], textures[b, i])
+    total += weights[1] * overlap
     both = np.float32(sizes[a]) + np.float32(sizes[b])
     total += weights[2] * (np.float32(1) - both / area)
     if weights[3] > 0:
@@ -136,8 +136,10 @@ def group(
     total = 2 * initial - 1
     sizes = np.empty(total, dtype=np.int32)
     boxes = np.empty((total, 4), dtype=np.int32)
-    colours = np.empty((total, planes * COLOUR_BINS), dtype=np.float32)
-    textures = np.empty((total, counts.shape[1] - planes * COLOUR_BINS), dtype=np.float32)
+    # what a combination does not look at is not carried along
+    last_colour = planes * COLOUR_BINS
+    colours = np.empty((total, last_colour if weights[0] > 0 else 0), dtype=np.float32)
+    textures = np.empty((total, counts.shape[1] - last_colour if weights[1] > 0 else 0), dtype=np.float32)
     sizes[:initial] = size
     boxes[:initial] = box
     for i in range(initial):
@@ -145,7 +147,7 @@ def group(
         for j in range(colours.shape[1]):
             colours[i, j] = counts[i, j] * scale
         for j in range(textures.shape[1]):
-            textures[i, j] = counts[i, j + colours.shape[1]] * scale
+            textures[i, j] = counts[i, j + last_colour] * scale
     parent = np.arange(total).astype(np.int32)
     other, following, head, tail = _lists(first, second, total)
     # each pair belongs to the younger of its regions, and a region waits on the heap once, with its best pair
