@@ -1,0 +1,47 @@
+"""``vistasks benchmark NAME``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vistasks.commands.arguments import add_action, print_numbers
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    names = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
+    search = add_action(names, "selective-search", "ours beside OpenCV contrib's and dlib's: seconds, overlap, recall")
+    search.add_argument("--data", required=True, metavar="DIR", help="a VOC or COCO data set")
+    search.add_argument("--peer-python", metavar="PATH", help="a Python with opencv-contrib-python and dlib-bin installed")
+    search.add_argument("--split", default="val", help="which list of the data set (default: val)")
+    search.add_argument("--pictures", type=int, default=25, help="how many, evenly spaced (default: 25)")
+    search.add_argument("--modes", default="fast", help="single, fast, quality; several with commas (default: fast)")
+    search.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
+    search.set_defaults(run=_benchmark_search)
+    evaluation = add_action(names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set")
+    evaluation.set_defaults(run=_benchmark_evaluate)
+    for name in (search, evaluation):
+        name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
+
+
+def _benchmark_search(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.selective_search import benchmark
+
+    modes, threads = parsed.modes.split(","), [int(number) for number in parsed.threads.split(",")]
+    return print_numbers(
+        parsed.json,
+        benchmark(
+            Path(parsed.data),
+            peer_python=parsed.peer_python,
+            split=parsed.split,
+            pictures=parsed.pictures,
+            modes=modes,
+            threads=threads,
+        ),
+    )
+
+
+def _benchmark_evaluate(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.evaluate import benchmark
+
+    return print_numbers(parsed.json, benchmark())

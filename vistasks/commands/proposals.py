@@ -1,0 +1,55 @@
+"""``vistasks proposals compute | report | clear``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vistasks.commands.arguments import add_action, config_arguments
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    compute = add_action(actions, "compute", "fill the proposal cache for a config's pictures; can be stopped and run again")
+    report = add_action(actions, "report", "recall, overlap and time of a config's proposals")
+    for action, run in ((compute, _proposals_compute), (report, _proposals_report)):
+        config_arguments(action)
+        action.add_argument("--part", choices=["train", "val"], default="val", help="which data (default: val)")
+        action.add_argument("--threads", type=int, help="pictures side by side (default: all cores)")
+        action.set_defaults(run=run)
+    report.add_argument("--json", metavar="FILE", help="write the numbers here")
+    report.add_argument("--plot", metavar="FILE", help="write a plot of recall against the number of boxes here")
+    clear = add_action(actions, "clear", "empty a proposal cache")
+    clear.add_argument("--folder", default="data/proposals", metavar="DIR", help="the cache (default: data/proposals)")
+    clear.set_defaults(run=_proposals_clear)
+
+
+def _proposals_compute(parsed: argparse.Namespace) -> int:
+    dataset, method = _proposals_of(parsed)
+    from vistasks.proposals.commands import compute_command
+
+    return compute_command(dataset, method, threads=parsed.threads)
+
+
+def _proposals_report(parsed: argparse.Namespace) -> int:
+    dataset, method = _proposals_of(parsed)
+    from vistasks.proposals.commands import report_command
+
+    json_path, plot_path = (Path(name) if name else None for name in (parsed.json, parsed.plot))
+    return report_command(dataset, method, json_path=json_path, plot_path=plot_path, threads=parsed.threads)
+
+
+def _proposals_clear(parsed: argparse.Namespace) -> int:
+    from vistasks.proposals.commands import clear_command
+
+    return clear_command(Path(parsed.folder))
+
+
+def _proposals_of(parsed: argparse.Namespace) -> tuple[Any, Any]:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from vistasks.build import build_dataset, build_proposals
+
+    return build_dataset(config, parsed.part), build_proposals(config.proposals)
