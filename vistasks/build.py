@@ -18,11 +18,12 @@ from vistasks.augment import Augment
 from vistasks.config import Config, ModelConfig, ProposalsConfig
 from vistasks.datasets import Dataset, load_dataset
 from vistasks.datasets.joined import JoinedDataset
-from vistasks.heads.head import Trunk, TrunkMismatch
+from vistasks.heads.head import Head, Trunk, TrunkMismatch
 from vistasks.models import MultiTaskModel
+from vistasks.models.weighting import TaskWeighting
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.methods import ProposalMethod
-from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS, Registry
+from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS, WEIGHTINGS, Registry
 from vistasks.types import ClassNames
 
 TASK_WORDS = {"detection": "detect", "segmentation": "segment"}  # a model's task -> the readers' `tasks` option
@@ -53,7 +54,20 @@ def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = 
         backbone.freeze(stages=config.freeze_stages, batchnorm=config.freeze_batchnorm)
     except ValueError as error:
         raise ValueError(f"model.freeze_stages: {error}") from None
-    return MultiTaskModel(backbone, neck, heads, config.loss_weights)
+    return MultiTaskModel(backbone, neck, heads, config.loss_weights, _build_weighting(config, heads))
+
+
+def _build_weighting(config: ModelConfig, heads: Mapping[str, Head]) -> TaskWeighting:
+    """One head alone has nothing to be weighed against: it gets the fixed weighting, whatever the config says of two."""
+    options = config.weighting if len(heads) > 1 else {"name": "fixed"}
+    weighting: TaskWeighting = _built(WEIGHTINGS, options, where="model.weighting", given={"tasks": tuple(heads)})
+    alone = [task for task, head in heads.items() if not head.reads_image_features]
+    if weighting.reads_shared_maps and alone:
+        raise ValueError(
+            f"model.weighting: {options['name']} compares gradients in the maps that both heads read, and {alone[0]} passes "
+            "crops of its own through the trunk (roi: warp); use fixed or uncertainty"
+        )
+    return weighting
 
 
 def _built(registry: Registry, options: Mapping[str, Any], *, where: str, given: Mapping[str, Any] | None = None) -> Any:

@@ -59,6 +59,7 @@ class ModelConfig(Section):
     neck: Options | None = None
     heads: dict[str, Options] = Field(description="one or two of: detection, segmentation; null takes a head away")
     loss_weights: dict[str, PositiveFloat] = Field(default={}, description="factor of each head's losses; 1 where not named")
+    weighting: Options = Field(default={"name": "fixed"}, description="of two heads: fixed, uncertainty or gradient_norm")
     freeze_stages: int = Field(default=0, ge=0, description="the first n stages of the backbone are not trained")
     freeze_batchnorm: bool = Field(default=False, description="the backbone's BatchNorm statistics and affine stay fixed")
 
@@ -109,11 +110,20 @@ class ScheduleConfig(Section):
         return milestones
 
 
+class StageConfig(Section):
+    """A part of a joint training in which only some heads learn."""
+
+    tasks: list[Literal["detection", "segmentation"]] = Field(min_length=1)
+    until: float = Field(gt=0, le=1, description="share of the training at which the stage ends")
+
+
 class TrainConfig(Section):
     epochs: PositiveInt = 10
     batch_size: PositiveInt = Field(default=4, description="pictures per device and step")
     accumulate: PositiveInt = Field(default=1, description="steps whose gradients are averaged before an update")
     workers: int = Field(default=1, ge=0, description="data loading processes")
+    stages: list[StageConfig] = Field(default=[], description="heads that learn until a share of the training; afterwards all")
+    task_sampling: dict[str, PositiveFloat] = Field(default={}, description="one head a step, drawn with these shares; {}: all")
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip_grad_norm: PositiveFloat | None = None

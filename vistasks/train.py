@@ -37,6 +37,7 @@ from vistasks.optimization import (
 from vistasks.progress import TrainingDisplay
 from vistasks.registry import nearest
 from vistasks.run_folder import Progress
+from vistasks.task_schedule import TaskSchedule
 
 
 def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
@@ -131,6 +132,7 @@ class Run:
             _, self.val_loader = self._loader(Pipeline(val, propose, None, config.input, config.seed), False)
         self.accumulate = min(config.train.accumulate, len(self.order))
         self.steps_per_epoch = len(self.order) // self.accumulate
+        self.tasks = TaskSchedule.of(config)
         self.progress = Progress()
         if checkpoint is not None:
             self.progress = run_folder.restored_progress(checkpoint, data.classes, self.steps_per_epoch)
@@ -197,6 +199,7 @@ class Run:
         for index, (batch, _) in zip(range(self.steps_per_epoch * accumulate), self.loader):
             updates = (index + 1) % accumulate == 0
             rate = set_learning_rate(self.optimizer, learning_rate_factor(self.progress.step, total, config.schedule))
+            self.model.active = self.tasks.at(self.progress.step, total)
             with self.fabric.no_backward_sync(self.wrapped, enabled=not updates):
                 terms = self.wrapped(to_device(batch, self.fabric.device))
                 loss = torch.stack(list(terms.values())).sum()

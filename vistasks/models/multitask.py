@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vistasks.backbones.backbone import Backbone
 from vistasks.heads.head import Head
+from vistasks.models.weighting import FixedWeights, TaskWeighting
 from vistasks.types import Batch, Features, Prediction
 
 
@@ -21,18 +22,29 @@ class MultiTaskModel(nn.Module):
         neck: features -> features, or None.
         heads: by task, "detection" and / or "segmentation".
         loss_weights: factor of each task's losses.
+        weighting: what balances the tasks after that; None: nothing.
+
+    Attributes:
+        active: the tasks that `loss` trains; a training with stages or task sampling sets it before each step.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, neck: nn.Module | None, heads: Mapping[str, Head], loss_weights: Mapping[str, float]
+        self,
+        backbone: Backbone,
+        neck: nn.Module | None,
+        heads: Mapping[str, Head],
+        loss_weights: Mapping[str, float],
+        weighting: TaskWeighting | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.neck = backbone, neck
         self.heads: Mapping[str, Head] = nn.ModuleDict(heads)  # type: ignore[assignment]
         self.loss_weights = {task: loss_weights.get(task, 1.0) for task in heads}
+        self.weighting = weighting or FixedWeights(tasks=tuple(heads))
+        self.active: tuple[str, ...] = tuple(heads)
         backbone.publish_pooling = any(head.needs_pooling for head in heads.values())
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
@@ -58,11 +70,11 @@ class MultiTaskModel(nn.Module):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted loss terms ``task/term``; what is to be minimised is their sum."""
         features = self.features(batch)
-        terms = {}
-        for task, head in self.heads.items():
-            for name, value in head.loss(features, batch, self.encode).items():
-                terms[f"{task}/{name}"] = value * self.loss_weights[task]
-        return terms
+        losses: dict[str, dict[str, Tensor]] = {}
+        for task in self.active:
+            terms = self.heads[task].loss(self.weighting.tap(task, features), batch, self.encode)
+            losses[task] = {name: value * self.loss_weights[task] for name, value in terms.items()}
+        return self.weighting(losses, {task: getattr(batch, f"{task}_labelled").any() for task in losses})
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Prediction]:
