@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None) 
         if parsed.debug or not (known or type(error).__name__ == "OutOfMemoryError"):
             raise
         advice = "" if known else ". Less is needed with a smaller train.batch_size, evaluate.batch_size or input.max_side"
-        print(f"error: {error}{advice}", file=sys.stderr)
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        print(f"error: {error}{notes}{advice}", file=sys.stderr)
         return 1
 
 

@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from vistasks.datasets.images import read_image
-from vistasks.predictor import Picture, PicturePrediction, Predictor, video_pictures
-from vistasks.results import PictureResults, video_results
-from vistasks.sources import is_video, list_pictures, source_folder
-from vistasks.video.sources import VideoReader
-
-OnError = Literal["skip", "raise"]
+from vistasks.predictor import Picture, PicturePrediction, Predictor
+from vistasks.results import PictureResults
+from vistasks.sources import list_pictures, source_folder
+from vistasks.video.opening import open_frames
+from vistasks.video.options import InferOptions, OnError
+from vistasks.video.protocols import FrameSource
+from vistasks.video.run import VideoReport, infer_frames
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Summary:
         unit: what was counted, "pictures" or "frames".
         failures: of each picture that could not be read, why.
         warnings: what was wrong with a video that could be read in part.
+        video: how the run over frames went; None for pictures.
     """
 
     pictures: int = 0
@@ -38,6 +39,7 @@ class Summary:
     unit: str = "pictures"
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    video: VideoReport | None = None
 
     def count(self, prediction: PicturePrediction) -> None:
         """Adds one written picture."""
@@ -47,7 +49,13 @@ class Summary:
 
 
 def infer(
-    predictor: Predictor, source: str | Path, output: str | Path, *, on_error: OnError = "skip", progress: bool = True
+    predictor: Predictor,
+    source: str | Path,
+    output: str | Path,
+    *,
+    on_error: OnError | None = None,
+    progress: bool | None = None,
+    options: InferOptions = InferOptions(),  # noqa: B008 - frozen
 ) -> Summary:
     """Predicts every picture or frame of ``source`` and writes into ``output``.
 
@@ -58,17 +66,19 @@ def infer(
         predictor: decides tasks, score threshold and batch size.
         source: what to read. Results of an earlier run in an ``output`` within it are not read.
         output: the folder to write into; made if missing.
-        on_error: an unreadable picture is skipped and counted, or ends the run.
-        progress: show a bar.
+        on_error, progress: instead of those of ``options``.
+        options: everything else.
 
     Raises:
         ValueError: nothing to read there, an ``output`` that would overwrite the source, an unreadable video or (with
             ``on_error="raise"``) picture.
     """
     output, summary = Path(output), Summary()
-    if is_video(source) and not Path(source).is_dir():
-        _infer_video(predictor, VideoReader(source), output, progress, summary)
-        return summary
+    on_error = options.on_error if on_error is None else on_error
+    progress = options.progress if progress is None else progress
+    frames = open_frames(source, options)
+    if frames is not None:
+        return _infer_video(predictor, frames, output, options, progress)
     folder = source_folder(source)
     if output.resolve() == folder.resolve() and Path(source).is_dir():
         raise ValueError(f"{output}: this is the folder that is read; give the results another, for example {output / 'out'}")
@@ -128,20 +138,12 @@ def output_names(paths: Sequence[Path], folder: Path) -> dict[Path, str]:
     return names
 
 
-def _infer_video(predictor: Predictor, reader: VideoReader, output: Path, progress: bool, summary: Summary) -> None:
-    summary.unit = "frames"
-    with (
-        video_results(output, reader, detects="detect" in predictor.tasks) as write,
-        _bar(reader.frames, progress) as bar,
-    ):
-        task = bar.add_task("predicting", total=reader.frames or None)
-        for prediction in predictor.predict_pictures(video_pictures(reader)):
-            write(prediction)
-            summary.count(prediction)
-            bar.update(task, advance=1)
-        bar.update(task, total=summary.pictures)  # the header's count may be wrong
-    if reader.problem is not None:
-        summary.warnings.append(reader.problem)
+def _infer_video(predictor: Predictor, source: FrameSource, output: Path, options: InferOptions, progress: bool) -> Summary:
+    with _bar(source.frames, progress) as bar:
+        task = bar.add_task("predicting", total=source.frames or None)
+        report = infer_frames(predictor, source, output, options, shown=lambda so_far: bar.update(task, completed=so_far.frames))
+        bar.update(task, total=report.frames)  # the header's count may be wrong
+    return Summary(report.frames, report.detections, "frames", warnings=report.warnings, video=report)
 
 
 class _Rate(ProgressColumn):
@@ -161,6 +163,8 @@ def print_summary(summary: Summary, output: str | Path) -> int:
     """Says what was written and what could not be read; returns the exit code, 1 after a failure."""
     found = f", {summary.detections} detections" if summary.detections is not None else ""
     print(f"{summary.pictures} {summary.unit}{found}: {Path(output).resolve()}")
+    if summary.video is not None and summary.video.frames:
+        _print_video(summary.video)
     for warning in summary.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for failure in summary.failures[:20]:
@@ -169,4 +173,15 @@ def print_summary(summary: Summary, output: str | Path) -> int:
         print(f"... and {len(summary.failures) - 20} more", file=sys.stderr)
     if summary.failures:
         print(f"{len(summary.failures)} could not be read and were skipped", file=sys.stderr)
+    if summary.video is not None and summary.video.stopped:
+        print(f"stopped by {summary.video.stopped}", file=sys.stderr)
+        return {"SIGINT": 130, "SIGTERM": 143}.get(summary.video.stopped, 0)
     return 1 if summary.failures else 0
+
+
+def _print_video(report: VideoReport) -> None:
+    dropped = f", {report.dropped} dropped" if report.dropped else ""
+    latency = ", ".join(f"{name} {value * 1000:.0f} ms" for name, value in report.latency.items())
+    print(f"{report.rate:.1f} frames/s over {report.seconds:.1f} s{dropped}; latency {latency}")
+    busy = ", ".join(f"{name} {share:.0%}" for name, share in report.busy.items())
+    print(f"busy: {busy}; the slowest stage is {report.bottleneck}")

@@ -18,6 +18,7 @@ from vistasks.drawing.draw import draw
 from vistasks.drawing.palette import Colour, model_colours
 from vistasks.sources import is_video, list_pictures
 from vistasks.types import Batch, ClassNames, Detections, Prediction
+from vistasks.video.protocols import Overlay
 from vistasks.video.sources import VideoReader
 
 TASKS = ("detect", "segment")
@@ -55,13 +56,16 @@ class Picture(NamedTuple):
 class PicturePrediction(Prediction):
     """A `Prediction` with its picture: image (H, W, 3) uint8 RGB; path, "" for an array; seconds, of a video's frame.
 
-    ``classes`` are the model's; they choose the colours.
+    ``classes`` are the model's; they choose the colours. ``overlays`` are drawn on top of everything (see
+    `vistasks.video.protocols`), ``facts`` go into the frame's line of results.jsonl; a tracker adds both.
     """
 
     image: np.ndarray = None  # type: ignore[assignment] # always given
     path: str = ""
     seconds: float | None = None
     classes: ClassNames = field(default_factory=ClassNames)
+    overlays: tuple[Overlay, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
@@ -82,7 +86,10 @@ class PicturePrediction(Prediction):
 
     def draw(self, *, labels: bool = True, legend: bool = True, colours: Mapping[str, Colour] | None = None) -> np.ndarray:
         """The picture with boxes, names and class map drawn on it, (H, W, 3) uint8 RGB; see `vistasks.drawing.draw.draw`."""
-        return draw(self.image, self, labels=labels, legend=legend, colours={**self.colours, **(colours or {})})
+        canvas = draw(self.image, self, labels=labels, legend=legend, colours={**self.colours, **(colours or {})})
+        for overlay in self.overlays:
+            overlay(canvas)
+        return canvas
 
     def save(self, path: str | Path) -> Path:
         """Writes `draw` to an image file, whole or not at all; the suffix chooses the format. Returns the path."""
@@ -202,9 +209,13 @@ class Predictor:
         remaining = iter(pictures)
         while chunk := list(islice(remaining, self.batch_size)):
             for picture, prediction in zip(chunk, self._batch([picture.image for picture in chunk]), strict=True):
-                detections = _above(prediction.detections, self.score) if "detect" in self.tasks else None
-                segmentation = prediction.segmentation if "segment" in self.tasks else None
-                yield PicturePrediction(detections, segmentation, *picture, self.classes)
+                yield self.answer(picture, prediction)
+
+    def answer(self, picture: Picture, prediction: Prediction) -> PicturePrediction:
+        """What the user gets of what the model says: the tasks asked for, detections from the score threshold on."""
+        detections = _above(prediction.detections, self.score) if "detect" in self.tasks else None
+        segmentation = prediction.segmentation if "segment" in self.tasks else None
+        return PicturePrediction(detections, segmentation, *picture, self.classes)
 
     def _batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         proposals = None
@@ -224,7 +235,8 @@ def _above(found: Detections | None, score: float) -> Detections | None:
     if found is None:
         return None
     kept = found.scores >= score
-    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept], found.class_names)
+    ids = None if found.ids is None else found.ids[kept]
+    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept], found.class_names, ids)
 
 
 def _picture(source: Any) -> Picture:

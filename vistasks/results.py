@@ -20,8 +20,8 @@ from vistasks.atomic import replacing, write_text
 from vistasks.drawing.palette import Colour
 from vistasks.predictor import PicturePrediction
 from vistasks.types import ClassNames, SegmentationMap
+from vistasks.video.protocols import FrameSource
 from vistasks.video.sinks import VideoWriter
-from vistasks.video.sources import VideoReader
 
 _COLUMNS = ("class", "score", "x1", "y1", "x2", "y2")
 
@@ -78,27 +78,29 @@ class PictureResults:
 
 
 @contextmanager
-def video_results(output: Path, reader: VideoReader, *, detects: bool) -> Iterator[Callable[[PicturePrediction], None]]:
-    """Gives a function that writes the next frame's results into a folder.
+def video_results(
+    output: Path, source: FrameSource, *, detects: bool
+) -> Iterator[Callable[[PicturePrediction, np.ndarray], None]]:
+    """Gives a function that writes the next frame's results, and the frame as drawn, into a folder.
 
     ``NAME.mp4`` with everything drawn; ``results.jsonl``, one frame a line (`frame_facts`); with ``detects`` also
     ``detections.csv``. What was written until an error or Ctrl-C is completed and stays; without a frame there is no file.
 
     Raises a ``ValueError`` where NAME.mp4 would be the video that is read.
     """
-    target = output / f"{reader.path.stem}.mp4"
-    if target.resolve() == reader.path.resolve():
+    target = output / f"{source.name}.mp4"
+    if target.resolve() == Path(source.where).resolve():
         raise ValueError(f"{target}: the result would overwrite the source; choose another output folder")
     output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
         lines = files.enter_context(_kept(output / "results.jsonl"))
         rows = csv.writer(files.enter_context(_kept(output / "detections.csv"))) if detects else None
-        video = files.enter_context(VideoWriter(target, rate=reader.rate))
+        video = files.enter_context(VideoWriter(target, rate=source.rate))
         numbers = count()
 
-        def write(prediction: PicturePrediction) -> None:
+        def write(prediction: PicturePrediction, drawn: np.ndarray) -> None:
             number, seconds = next(numbers), prediction.seconds or 0.0
-            video.write(prediction.draw(), seconds)
+            video.write(drawn, seconds)
             lines.write(json.dumps(frame_facts(number, prediction)) + "\n")
             if rows is not None:
                 header = [["frame", "seconds", *_COLUMNS]] if number == 0 else []
@@ -122,7 +124,8 @@ def _kept(path: Path) -> Iterator[TextIO]:
 
 
 def frame_facts(number: int, prediction: PicturePrediction) -> dict[str, Any]:
-    """A frame's number, time, detections (name, score, box x1, y1, x2, y2) and share of each class of the map, for JSON."""
+    """A frame's number, time, detections (name, score, box x1, y1, x2, y2, the id of a tracked one), share of each class of the
+    map, and what the tracker adds, for JSON."""
     facts: dict[str, Any] = {"frame": number, "seconds": prediction.seconds}
     found = prediction.detections
     if found is not None:
@@ -130,11 +133,13 @@ def frame_facts(number: int, prediction: PicturePrediction) -> dict[str, Any]:
             {"name": name, "score": round(float(score), 4), "box": [round(float(corner), 2) for corner in box]}
             for name, score, box in zip(found.names, found.scores, found.boxes)
         ]
+        for entry, identity in zip(facts["detections"], () if found.ids is None else found.ids):
+            entry["id"] = int(identity)
     if prediction.segmentation is not None:
         labels, names = prediction.segmentation.labels, prediction.segmentation.names
         shares = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel() / labels.size
         facts["pixel_share"] = {name: round(float(share), 5) for name, share in zip(names, shares)}
-    return facts
+    return {**facts, **prediction.facts}
 
 
 def write_mask(segmentation: SegmentationMap, path: Path, colours: Mapping[str, Colour]) -> None:

@@ -208,13 +208,15 @@ Encoder = Callable[["Tensor"], Features]
 class Detections:
     """Boxes found in one image, best first.
 
-    boxes (N, 4) float32 in pixels of the original image, scores (N,) float32 in [0, 1], labels (N,) int64.
+    boxes (N, 4) float32 in pixels of the original image, scores (N,) float32 in [0, 1], labels (N,) int64; ids (N,) int64 where
+    objects were followed through a video, -1 for one without an identity yet.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    ids: np.ndarray | None = None
 
     @property
     def names(self) -> list[str]:

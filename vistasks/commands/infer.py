@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vistasks.video.options import InferOptions
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +27,16 @@ def _infer(parsed: argparse.Namespace) -> int:
     from vistasks.infer import infer, print_summary
     from vistasks.predictor import load
 
+    options = _options(parsed)
     tasks = [task.strip() for task in parsed.tasks.split(",")]
     predictor = load(parsed.weights, parsed.device, tasks=tasks, score=parsed.score, batch_size=parsed.batch_size)
     output = Path(parsed.output)
-    return print_summary(infer(predictor, parsed.source, output, on_error=parsed.on_error), output)
+    return print_summary(infer(predictor, parsed.source, output, options=options), output)
+
+
+def _options(parsed: argparse.Namespace) -> InferOptions:
+    """The options by their names; `InferOptions` checks them."""
+    from vistasks.video.options import InferOptions
+
+    names = [field.name for field in dataclasses.fields(InferOptions)]
+    return InferOptions(**{name: getattr(parsed, name) for name in names if hasattr(parsed, name)})

@@ -33,7 +33,10 @@ class VideoReader:
     Parts of the file that do not decode are passed over; a file that ends early gives the frames it has. What was found out on
     the way is known after the last frame: see `problem`.
 
+    It is a `vistasks.video.protocols.FrameSource`.
+
     Attributes:
+        first: number of the first frame to give; those before it are decoded and passed over.
         rate: frames per second as the file says; 25 where it says nothing sensible.
         frames: as the header claims; 0 where it says nothing. Headers are often wrong.
         truncated: the last iteration ended earlier than the header promises.
@@ -47,6 +50,7 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"{self.path.absolute()}: there is no such video file")
+        self.name, self.where, self.live, self.dropped, self.first = self.path.stem, str(path), False, 0, 0
         self.truncated, self.damaged = False, 0
         with self._open() as container:
             stream = container.streams.video[0]
@@ -61,6 +65,14 @@ class VideoReader:
         faults += ["the video ends earlier than its header promises; was it cut off?"] * self.truncated
         return f"{self.path}: {'; '.join(faults)}" if faults else None
 
+    @property
+    def warnings(self) -> list[str]:
+        """`problem`, as a list."""
+        return [self.problem] if self.problem else []
+
+    def stop(self) -> None:
+        """Nothing to do: a file keeps nobody waiting."""
+
     def __iter__(self) -> Iterator[Frame]:
         self.truncated, self.damaged = False, 0
         number, seconds = -1, 0.0
@@ -69,7 +81,8 @@ class VideoReader:
             for frame in self._decoded(container):
                 number += 1
                 seconds = max(0.0, frame.time - start) if frame.time is not None else float(number / self.rate)
-                yield Frame(_upright(frame), number, seconds)
+                if number >= self.first:
+                    yield Frame(_upright(frame), number, seconds)
         if number < 0:
             raise ValueError(f"{self.path}: no frame of this video can be decoded")
         self.truncated = self._promised - seconds > max(1.0, float(5 / self.rate))
