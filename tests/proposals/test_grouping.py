@@ -70,7 +70,7 @@ def test_same_hierarchy_as_the_paper(similarities: str, common: float, seed: int
     """Box for box with all four similarities; with fewer of them small regions tie, and ties may go either way."""
     regions = initial_regions(_picture(seed), "Lab", (20,), 12)[0]
     assert len(regions.size) > 20
-    ours = [tuple(row) for row in hierarchy(regions, similarities).tolist()]
+    ours = [tuple(row) for row in hierarchy(regions, similarities)[0].tolist()]
     expected = _by_the_paper(regions, similarities)
     assert len(ours) == len(expected)
     assert len(set(ours) & set(expected)) >= common * len(set(expected))
@@ -80,9 +80,14 @@ def test_same_hierarchy_as_the_paper(similarities: str, common: float, seed: int
 def test_every_hierarchy_ends_with_the_whole_picture(space: str) -> None:
     image = _picture(3)
     for regions in initial_regions(image, space, (20, 100), 5):
-        boxes = hierarchy(regions, "CTSF")
+        boxes, joins = hierarchy(regions, "CTSF")
         assert boxes.shape == (2 * len(regions.size) - 1, 4)
         assert boxes[-1].tolist() == [0, 0, 64, 48]
+        # each join's box holds the boxes of the two that it joined, and each region is joined once
+        assert sorted(joins.ravel().tolist()) == list(range(len(boxes) - 1))
+        pairs = boxes[joins]
+        unions = np.concatenate([pairs[..., :2].min(axis=1), pairs[..., 2:].max(axis=1)], axis=1)
+        np.testing.assert_array_equal(boxes[len(regions.size) :], unions)
         assert regions.size.sum() == 48 * 64
         # each pixel is counted once in each plane's colour and texture histogram
         np.testing.assert_array_equal(regions.counts.sum(axis=1), 2 * regions.planes * regions.size)
@@ -92,5 +97,5 @@ def test_region_boxes_are_tight() -> None:
     image = np.zeros((12, 16, 3), dtype=np.uint8)
     image[3:7, 4:9] = 255
     regions = initial_regions(image, "I", (1,), 1)[0]
-    assert [4, 3, 9, 7] in hierarchy(regions, "S").tolist() or len(regions.size) > 2  # the smoothing may leave a rim
+    assert [4, 3, 9, 7] in hierarchy(regions, "S")[0].tolist() or len(regions.size) > 2  # the smoothing may leave a rim
     assert regions.box[:, 2:].max(axis=0).tolist() == [16, 12]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,55 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from vistasks.benchmarks import selective_search_peer
 from vistasks.datasets import Dataset, load_dataset
 from vistasks.proposals import selective_search
+from vistasks.proposals.peers import Peers
 from vistasks.proposals.recall import ProposalRecall
 from vistasks.proposals.selective_search import MODES
 from vistasks.types import Sample
 
 BUDGETS = (300, 1000, 2000)
-INSTALL = "pip install opencv-contrib-python dlib-bin numpy"
-
-
-class Peers:
-    """The other interpreter with the libraries that we compare with; a context manager."""
-
-    def __init__(self, python: str) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [python, selective_search_peer.__file__]
-        try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        except OSError as error:
-            self._folder.cleanup()
-            raise ValueError(f"--peer-python {python}: cannot be run ({error}); expected a Python with: {INSTALL}") from error
-        self.python = python
-
-    def __enter__(self) -> Peers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
-        self._process.wait(timeout=60)
-        if self._process.stdout:
-            self._process.stdout.close()
-        self._folder.cleanup()
-
-    def __call__(self, method: str, image: np.ndarray, threads: int) -> tuple[np.ndarray, float, float]:
-        """Boxes (N, 4) float32, wall seconds and processor seconds of "opencv fast", "opencv quality", "dlib", ..."""
-        picture, boxes = (Path(self._folder.name) / name for name in ("picture.npy", "boxes.npy"))
-        np.save(picture, image)
-        task = {"method": method, "picture": str(picture), "boxes": str(boxes), "threads": threads}
-        reply: dict[str, Any] = {"error": "it ended"}
-        if self._process.stdin and self._process.stdout and self._process.poll() is None:
-            self._process.stdin.write(json.dumps(task) + "\n")
-            self._process.stdin.flush()
-            reply = json.loads(self._process.stdout.readline() or '{"error": "it ended"}')
-        if "error" in reply:
-            raise ValueError(f"--peer-python {self.python}: {method}: {reply['error']}; expected a Python with: {INSTALL}")
-        return np.load(boxes), reply["seconds"], reply["cpu_seconds"]
 
 
 def _ours(mode: Any, image: np.ndarray, threads: int) -> tuple[np.ndarray, float, float]:
@@ -70,7 +25,7 @@ def _ours(mode: Any, image: np.ndarray, threads: int) -> tuple[np.ndarray, float
     return boxes, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def _dataset(data: Path, split: str) -> Dataset:
+def labelled_pictures(data: Path, split: str) -> Dataset:
     """One split of the VOC or COCO data set in a folder."""
     if not (data / "Annotations").is_dir() and not (data / "annotations").is_dir():
         raise ValueError(f"{data}: expected a data set with Annotations/*.xml (VOC) or annotations/instances_*.json (COCO)")
@@ -134,7 +89,7 @@ def benchmark(
             f"selective search benchmark: expected modes of {', '.join(MODES)}, pictures and threads of at least 1, "
             f"not {list(modes)}, {pictures} and {list(threads)}"
         )
-    dataset = _dataset(data, split)
+    dataset = labelled_pictures(data, split)
     rows = [_Row(f"vistasks {mode}", n, dataset.classes.detection) for mode in modes for n in threads]
     if peer_python:
         rows += [_Row(f"opencv {mode}", n, dataset.classes.detection) for mode in modes for n in threads]
@@ -150,7 +105,7 @@ def benchmark(
                 row.update(sample, peers)
     finally:
         if peers:
-            peers.__exit__()
+            peers.close()
     results = [row.result() for row in rows]
     return {
         "data": str(data),

@@ -18,9 +18,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--modes", default="fast", help="single, fast, quality; several with commas (default: fast)")
     search.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
     search.set_defaults(run=_benchmark_search)
+    size = add_action(names, "selective-search-size", "the time of selective search against pixels and threads")
+    size.add_argument("--data", required=True, metavar="DIR", help="a VOC or COCO data set, whose pictures make a mosaic")
+    size.add_argument("--split", default="train", help="which list of the data set (default: train)")
+    size.add_argument("--megapixels", help="sizes in millions of pixels, with commas (default: 0.1 to 24)")
+    size.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
+    size.add_argument("--mode", choices=["single", "fast", "quality"], default="fast", help="default: fast")
+    size.add_argument("--plot", metavar="FILE", help="write a plot here")
+    size.set_defaults(run=_size)
     evaluation = add_action(names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set")
     evaluation.set_defaults(run=_benchmark_evaluate)
-    for name in (search, evaluation):
+    for name in (search, size, evaluation):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -39,6 +47,17 @@ def _benchmark_search(parsed: argparse.Namespace) -> int:
             threads=threads,
         ),
     )
+
+
+def _size(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.selective_search_size import MEGAPIXELS, benchmark, plot
+
+    sizes = [float(number) for number in parsed.megapixels.split(",")] if parsed.megapixels else list(MEGAPIXELS)
+    threads = [int(number) for number in parsed.threads.split(",")]
+    result = benchmark(Path(parsed.data), split=parsed.split, megapixels=sizes, threads=threads, mode=parsed.mode)
+    if parsed.plot:
+        plot(result, Path(parsed.plot))
+    return print_numbers(parsed.json, result)
 
 
 def _benchmark_evaluate(parsed: argparse.Namespace) -> int:

@@ -20,6 +20,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(run=run)
     report.add_argument("--json", metavar="FILE", help="write the numbers here")
     report.add_argument("--plot", metavar="FILE", help="write a plot of recall against the number of boxes here")
+    stages = add_action(actions, "stages", "draw what selective search does with a picture, stage by stage")
+    stages.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    stages.add_argument("--output", default="out/stages.png", metavar="FILE", help="png or jpg (default: out/stages.png)")
+    stages.add_argument("--mode", choices=["single", "fast", "quality"], default="fast", help="default: fast")
+    stages.set_defaults(run=_stages)
     clear = add_action(actions, "clear", "empty a proposal cache")
     clear.add_argument("--folder", default="data/proposals", metavar="DIR", help="the cache (default: data/proposals)")
     clear.set_defaults(run=_proposals_clear)
@@ -38,6 +43,13 @@ def _proposals_report(parsed: argparse.Namespace) -> int:
 
     json_path, plot_path = (Path(name) if name else None for name in (parsed.json, parsed.plot))
     return report_command(dataset, method, json_path=json_path, plot_path=plot_path, threads=parsed.threads)
+
+
+def _stages(parsed: argparse.Namespace) -> int:
+    from vistasks.datasets.images import read_image
+    from vistasks.proposals.stages import stages_command
+
+    return stages_command(read_image(parsed.image), parsed.mode, Path(parsed.output))
 
 
 def _proposals_clear(parsed: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.graph_segmentation import graph_segmentation
 from vistasks.proposals.methods import ProposalMethod
+from vistasks.proposals.peers import PeerProposals
 from vistasks.proposals.selective_search import selective_search
 
-__all__ = ["CachedProposals", "ProposalMethod", "graph_segmentation", "selective_search"]
+__all__ = ["CachedProposals", "PeerProposals", "ProposalMethod", "graph_segmentation", "selective_search"]

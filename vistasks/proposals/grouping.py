@@ -17,6 +17,7 @@ from vistasks.proposals.regions import COLOUR_BINS
 
 FIXED_POINT = 1 << 29  # similarities, at most 4, become integers: the heap's order is exact and the same everywhere
 REGION_BITS = 31
+NONE, STALE = -1, -2  # instead of a region: there is none; the heap's entry was out of date
 
 
 @compiled
@@ -114,24 +115,10 @@ def _lists(first: np.ndarray, second: np.ndarray, total: int) -> tuple[np.ndarra
 
 
 @compiled
-def group(
-    size: np.ndarray,
-    box: np.ndarray,
-    counts: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    area: float,
-    planes: int,
-    weights: np.ndarray,
-) -> np.ndarray:
-    """All boxes of one hierarchy.
-
-    Args: size (n,) int32, box (n, 4) int32, counts (n, D) float32 of the initial regions (see `regions.describe`); first and
-    second (m,) int32, the pairs of neighbours, each once; area of the picture in pixels; planes of the colour space; weights
-    (4,) float32 of the colour, texture, size and fill similarities.
-
-    Returns: (2n - 1, 4) int32, the initial regions first and the whole picture last.
-    """
+def _described(
+    size: np.ndarray, box: np.ndarray, counts: np.ndarray, planes: int, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(sizes, boxes, colours, textures) with room for all regions, filled for the initial ones; histograms sum to 1."""
     initial = size.size
     total = 2 * initial - 1
     sizes = np.empty(total, dtype=np.int32)
@@ -148,77 +135,60 @@ def group(
             colours[i, j] = counts[i, j] * scale
         for j in range(textures.shape[1]):
             textures[i, j] = counts[i, j + last_colour] * scale
-    parent = np.arange(total).astype(np.int32)
-    other, following, head, tail = _lists(first, second, total)
-    # each pair belongs to the younger of its regions, and a region waits on the heap once, with its best pair
-    key = np.full(other.size, np.int64(-1), dtype=np.int64)
-    best = np.full(total, np.int64(-1), dtype=np.int64)
-    for pair in range(first.size):
-        a, b = first[pair], second[pair]
-        node = 2 * pair + (b > a)
-        key[node] = _similarity(sizes, boxes, colours, textures, a, b, area, weights)
-        region = max(a, b)
-        if best[region] < 0 or key[node] > key[best[region]]:
-            best[region] = node
-    heap = np.empty(total, dtype=np.int64)
+    return sizes, boxes, colours, textures
+
+
+@compiled
+def _heap_of_best(best: np.ndarray, key: np.ndarray, initial: int) -> tuple[np.ndarray, int]:
+    """The heap of the initial regions that have a neighbour, and how many they are."""
+    heap = np.empty(best.size, dtype=np.int64)
     used = 0
     for region in range(initial):
         if best[region] >= 0:
             _push(heap, used, (key[best[region]] << REGION_BITS) | region)
             used += 1
-    seen = np.full(total, np.int32(-1), dtype=np.int32)
-    made = initial
-    while used > 0:
-        a = heap[0] & ((1 << REGION_BITS) - 1)
-        b = np.int64(-1)
-        if parent[a] == a:
-            b = np.int64(other[best[a]])
-            if parent[b] != b:
-                best[a] = _next_best(a, other, following, head, key, parent)
-                if best[a] >= 0:
-                    heap[0] = (key[best[a]] << REGION_BITS) | a
-                    _sink(heap, used, 0)
-                    continue
-                b = np.int64(-1)
-        if b < 0:
-            used -= 1
-            heap[0] = heap[used]
-            _sink(heap, used, 0)
-            continue
-        t = made
-        made += 1
-        parent[a] = t
-        parent[b] = t
-        _join(sizes, boxes, colours, textures, a, b, t)
-        head[t] = head[a]
-        following[tail[a]] = head[b]
-        seen[t] = t
-        before = -1
-        node = head[t]
-        while node >= 0:
-            region = find_root(parent, other[node])
-            if seen[region] == t:
-                if before < 0:
-                    head[t] = following[node]
-                else:
-                    following[before] = following[node]
+    return heap, used
+
+
+@compiled
+def _compare(
+    t: int,
+    other: np.ndarray,
+    following: np.ndarray,
+    head: np.ndarray,
+    tail: np.ndarray,
+    key: np.ndarray,
+    seen: np.ndarray,
+    parent: np.ndarray,
+    sizes: np.ndarray,
+    boxes: np.ndarray,
+    colours: np.ndarray,
+    textures: np.ndarray,
+    area: float,
+    weights: np.ndarray,
+) -> int:
+    """Drops from the list of region t who is in it twice, compares t with the others, returns the most similar's node or -1."""
+    best = -1
+    seen[t] = t
+    before = -1
+    node = np.int64(head[t])
+    while node >= 0:
+        region = find_root(parent, other[node])
+        if seen[region] == t:
+            if before < 0:
+                head[t] = following[node]
             else:
-                seen[region] = t
-                other[node] = region
-                before = node
-                key[node] = _similarity(sizes, boxes, colours, textures, region, t, area, weights)
-                if best[t] < 0 or key[node] > key[best[t]]:
-                    best[t] = node
-            node = following[node]
-        tail[t] = before
-        # the new region takes the place of a on the heap
-        if best[t] >= 0:
-            heap[0] = (key[best[t]] << REGION_BITS) | t
+                following[before] = following[node]
         else:
-            used -= 1
-            heap[0] = heap[used]
-        _sink(heap, used, 0)
-    return boxes[:made]
+            seen[region] = t
+            other[node] = region
+            before = node
+            key[node] = _similarity(sizes, boxes, colours, textures, region, t, area, weights)
+            if best < 0 or key[node] > key[best]:
+                best = node
+        node = np.int64(following[node])
+    tail[t] = before
+    return best
 
 
 @compiled
@@ -234,3 +204,91 @@ def _next_best(
             best = node
         node = following[node]
     return best
+
+
+@compiled
+def _partner(
+    a: int, best: np.ndarray, other: np.ndarray, following: np.ndarray, head: np.ndarray, key: np.ndarray, parent: np.ndarray
+) -> int:
+    """The region that ``a``, first on the heap, is to be joined with.
+
+    NONE where a is gone or has no older neighbour; STALE where its best neighbour is gone and ``best`` now has the next one.
+    """
+    if parent[a] != a:
+        return NONE
+    b = other[best[a]]
+    if parent[b] == b:
+        return b
+    best[a] = _next_best(a, other, following, head, key, parent)
+    return STALE if best[a] >= 0 else NONE
+
+
+@compiled
+def group(
+    size: np.ndarray,
+    box: np.ndarray,
+    counts: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    area: float,
+    planes: int,
+    weights: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """All boxes of one hierarchy, and what it joined.
+
+    Args: size (n,) int32, box (n, 4) int32, counts (n, D) float32 of the initial regions (see `regions.describe`); first and
+    second (m,) int32, the pairs of neighbours, each once; area of the picture in pixels; planes of the colour space; weights
+    (4,) float32 of the colour, texture, size and fill similarities.
+
+    Returns: boxes (2n - 1, 4) int32, the initial regions first and the whole picture last; joins (n - 1, 2) int32, the two
+    regions that became region n, n + 1, ...
+    """
+    initial = size.size
+    sizes, boxes, colours, textures = _described(size, box, counts, planes, weights)
+    total = sizes.size
+    joins = np.empty((total - initial, 2), dtype=np.int32)
+    parent = np.arange(total).astype(np.int32)
+    other, following, head, tail = _lists(first, second, total)
+    # each pair belongs to the younger of its regions, and a region waits on the heap once, with its best pair
+    key = np.full(other.size, np.int64(-1), dtype=np.int64)
+    best = np.full(total, np.int64(-1), dtype=np.int64)
+    for pair in range(first.size):
+        a, b = first[pair], second[pair]
+        node = 2 * pair + (b > a)
+        key[node] = _similarity(sizes, boxes, colours, textures, a, b, area, weights)
+        region = max(a, b)
+        if best[region] < 0 or key[node] > key[best[region]]:
+            best[region] = node
+    heap, used = _heap_of_best(best, key, initial)
+    seen = np.full(total, np.int32(-1), dtype=np.int32)
+    made = initial
+    while used > 0:
+        a = heap[0] & ((1 << REGION_BITS) - 1)
+        b = _partner(a, best, other, following, head, key, parent)
+        if b == STALE:
+            heap[0] = (key[best[a]] << REGION_BITS) | a
+            _sink(heap, used, 0)
+            continue
+        if b == NONE:
+            used -= 1
+            heap[0] = heap[used]
+            _sink(heap, used, 0)
+            continue
+        t = made
+        made += 1
+        joins[t - initial, 0] = a
+        joins[t - initial, 1] = b
+        parent[a] = t
+        parent[b] = t
+        _join(sizes, boxes, colours, textures, a, b, t)
+        head[t] = head[a]
+        following[tail[a]] = head[b]
+        best[t] = _compare(t, other, following, head, tail, key, seen, parent, sizes, boxes, colours, textures, area, weights)
+        # the new region takes the place of a on the heap
+        if best[t] >= 0:
+            heap[0] = (key[best[t]] << REGION_BITS) | t
+        else:
+            used -= 1
+            heap[0] = heap[used]
+        _sink(heap, used, 0)
+    return boxes[:made], joins[: made - initial]

@@ -102,6 +102,15 @@ def _working_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def prepared(image: np.ndarray, mode: Mode, min_size: int | None = None) -> tuple[np.ndarray, int]:
+    """The picture as it is worked on, (h, w, 3) uint8 RGB, and the smallest initial region in its pixels."""
+    rgb = _as_rgb(image)
+    working = _working_size(*rgb.shape[:2])
+    if working != rgb.shape[:2]:
+        rgb = cv2.resize(rgb, working[::-1], interpolation=cv2.INTER_AREA)
+    return rgb, min_size or round(MODES[mode].min_size * max(1.0, (working[0] * working[1] / LARGE) ** 0.5))
+
+
 def initial_regions(rgb: np.ndarray, space: str, k: tuple[float, ...], min_size: int) -> list[Regions]:
     """The initial regions of one colour space for each k in rising order (section 3.1 of the paper)."""
     area = rgb.shape[0] * rgb.shape[1]
@@ -117,11 +126,15 @@ def initial_regions(rgb: np.ndarray, space: str, k: tuple[float, ...], min_size:
     return found
 
 
-def hierarchy(regions: Regions, similarities: str) -> np.ndarray:
-    """(2n - 1, 4) int32 boxes: the n initial regions, then each join in order; the last is the whole picture."""
+def hierarchy(regions: Regions, similarities: str) -> tuple[np.ndarray, np.ndarray]:
+    """The n initial regions, then each join in order; the last is the whole picture.
+
+    Returns boxes (2n - 1, 4) int32 and joins (n - 1, 2) int32, the regions that became number n, n + 1, ...
+    """
     weights = np.array([letter in similarities for letter in "CTSF"], dtype=np.float32)
     r = regions
-    return group(r.size, r.box, r.counts, r.first, r.second, np.float32(r.area), r.planes, weights)
+    boxes, joins = group(r.size, r.box, r.counts, r.first, r.second, np.float32(r.area), r.planes, weights)
+    return boxes, joins
 
 
 @compiled
@@ -213,17 +226,13 @@ def selective_search(
         if value is not None and value < least:
             raise ValueError(f"selective_search: {name} must be at least {least}, not {value}")
     strategies = MODES[mode]
-    rgb = _as_rgb(image)
-    full = rgb.shape[:2]
-    working = _working_size(*full)
-    smallest = min_size or round(strategies.min_size * max(1.0, (working[0] * working[1] / LARGE) ** 0.5))
-    if working != full:
-        rgb = cv2.resize(rgb, working[::-1], interpolation=cv2.INTER_AREA)
+    rgb, smallest = prepared(image, mode, min_size)
+    full, working = image.shape[:2], rgb.shape[:2]
     pool = ThreadPoolExecutor(threads) if threads > 1 else None
     try:
         spaces = _mapped(lambda space: initial_regions(rgb, space, strategies.k, smallest), strategies.colour_spaces, pool)
         tasks = [(regions, word) for space in spaces for regions in space for word in strategies.similarities]
-        hierarchies = _mapped(lambda task: hierarchy(*task), tasks, pool)
+        hierarchies = _mapped(lambda task: hierarchy(*task)[0], tasks, pool)
     finally:
         if pool:
             pool.shutdown()

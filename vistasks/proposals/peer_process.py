@@ -1,4 +1,4 @@
-"""Runs OpenCV contrib's and dlib's selective search for `selective_search.benchmark`, under another interpreter.
+"""Runs OpenCV contrib's and dlib's selective search for `vistasks.proposals.peers`, under another interpreter.
 
 It imports nothing of vistasks: the contrib wheel and opencv-python share one folder, so the peers live in an environment of
 their own (``pip install opencv-contrib-python dlib-bin numpy``). One json line in, {"method", "picture": .npy of (H, W, 3) uint8
