@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from tests.fake_model import CLASSES, Backend, save_picture
 from vistasks.predictor import PicturePrediction, Predictor
+from vistasks.results import frame_facts
 from vistasks.types import ClassNames, Detections
 from vistasks.video.sinks import VideoWriter
 
@@ -79,6 +81,15 @@ def test_to_supervision_and_to_coco() -> None:
     assert found.xyxy.tolist() == [[1, 2, 11, 22]] and found.data["class_name"].tolist() == ["cat"]
     expected = {"image_id": 7, "category_id": 1, "bbox": [1.0, 2.0, 10.0, 20.0], "score": pytest.approx(0.9)}
     assert prediction.to_coco(image_id=7) == [expected]
+
+
+def test_ids_of_tracked_objects_are_passed_on() -> None:
+    prediction = Predictor(Backend(), score=0.2).predict(np.zeros((30, 40, 3), dtype=np.uint8))
+    assert prediction.to_supervision().tracker_id is None
+    assert all("id" not in detection for detection in frame_facts(0, prediction)["detections"])
+    tracked = replace(prediction, detections=replace(prediction.detections, ids=np.array([4, -1])))
+    assert tracked.to_supervision().tracker_id.tolist() == [4, -1]
+    assert [detection["id"] for detection in frame_facts(0, tracked)["detections"]] == [4, -1]
 
 
 def test_save_writes_the_drawn_picture_whole(tmp_path: Path) -> None:

@@ -126,14 +126,16 @@ class PicturePrediction(Prediction):
         ]
 
     def to_supervision(self) -> Any:
-        """The detections as ``supervision.Detections`` with ``class_name`` data."""
+        """The detections as ``supervision.Detections`` with ``class_name`` data, and ``tracker_id`` where they are tracked."""
         import supervision as sv
 
         found = self.detections
         if found is None:
             return sv.Detections.empty()
         names: dict[str, Any] = {"class_name": np.array(found.names, dtype=str)}
-        return sv.Detections(xyxy=found.boxes, confidence=found.scores, class_id=found.labels, data=names)
+        return sv.Detections(
+            xyxy=found.boxes, confidence=found.scores, class_id=found.labels, tracker_id=found.ids, data=names
+        )
 
 
 class Predictor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -135,3 +137,15 @@ def test_the_legend_names_what_is_there_and_takes_half_the_height_at_most() -> N
 
     assert 80 < rows(labels) <= 105
     assert 0 < rows(np.full_like(labels, 3)) < 25
+
+
+def test_the_number_of_a_tracked_object_is_written_before_its_name() -> None:
+    def width(ids: list[int] | None) -> int:
+        found = detections((40, 60, 150, 110))
+        tracked = replace(found, ids=None if ids is None else np.array(ids))
+        with_name = draw(np.zeros((120, 300, 3), np.uint8), Prediction(tracked))
+        without = draw(np.zeros((120, 300, 3), np.uint8), Prediction(tracked), labels=False)
+        return int(np.ptp(np.flatnonzero((with_name != without).any(axis=(0, 2)))))
+
+    assert width([7]) > width(None) + 10
+    assert width([-1]) == width(None)

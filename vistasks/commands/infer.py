@@ -20,6 +20,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=1, help="pictures that go through the network at once")
     parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
     parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture")
+    live = parser.add_argument_group("tracking and watching")
+    live.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame, and draw traces")
+    live.add_argument(
+        "--line",
+        action="append",
+        default=[],
+        metavar="x1,y1,x2,y2",
+        help="count objects whose centre crosses this line (pixels; may be repeated); up over one from left to right is in",
+    )
     parser.set_defaults(run=_infer)
 
 

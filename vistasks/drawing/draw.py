@@ -32,7 +32,7 @@ def draw(
     Args:
         image: (H, W, 3) uint8 RGB; unchanged.
         prediction: in pixels of ``image``.
-        labels: write class names and scores at the boxes.
+        labels: write class names and scores at the boxes, after "#" and the object's number where it is tracked.
         legend: name the classes of the map that the picture has.
         colours: of class names, (red, green, blue) 0 to 255; for the others the palette's.
 
@@ -100,8 +100,8 @@ def _draw_names(
     colours: Sequence[Colour],
     palette: sv.ColorPalette,
 ) -> np.ndarray:
-    scale, names = _scale(image), detections.names
-    texts = [f"{names[index]} {detections.scores[index]:.2f}" for index in order]
+    scale = _scale(image)
+    texts = [_text(detections, index) for index in order]
     weight, padding = max(1, round(scale)), max(2, round(3 * scale))
     measured = np.array([cv2.getTextSize(text, _FONT, _LETTERS * scale, weight)[0] for text in texts]) + 2 * padding
     places = corners.copy()  # a name stands on its box's upper left corner, or as near as it finds room
@@ -112,6 +112,12 @@ def _draw_names(
         color=palette, text_color=inks, text_scale=_LETTERS * scale, text_thickness=weight, text_padding=padding
     )
     return annotator.annotate(image, sv.Detections(xyxy=places, class_id=detections.labels[order]), labels=texts)
+
+
+def _text(detections: Detections, index: int) -> str:
+    identity = -1 if detections.ids is None else detections.ids[index]
+    number = f"#{identity} " if identity >= 0 else ""
+    return f"{number}{detections.class_names[detections.labels[index]]} {detections.scores[index]:.2f}"
 
 
 def _is_bright(colour: Colour) -> bool:

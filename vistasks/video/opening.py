@@ -22,8 +22,19 @@ def open_frames(source: str | Path, options: InferOptions) -> FrameSource | None
 
 
 def build_tracker(options: InferOptions, source: FrameSource, predictor: Predictor) -> Tracker | None:
-    """The tracker that the options ask for."""
-    return None
+    """The tracker that the options ask for.
+
+    Raises a ``ValueError`` where there is nothing to track, or a line is none.
+    """
+    if not options.track and not options.line:
+        return None
+    if "detect" not in predictor.tasks:
+        asked = "--line" if options.line else "--track"
+        raise ValueError(f"{asked}: objects are followed by their boxes, and this run looks for none (tasks: segment)")
+    from vistasks.video.tracking import VideoTracker, parse_line
+
+    lines = [parse_line(text) for text in options.line]
+    return VideoTracker(classes=predictor.classes, rate=float(source.rate), start=predictor.score, lines=lines)
 
 
 def build_publishers(options: InferOptions, source: FrameSource, predictor: Predictor) -> list[Publisher]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,8 @@ class InferOptions:
         frame_rate: takes a folder's pictures as the frames of a video with so many a second.
         resume: go on after the last complete part of an interrupted run.
         part_frames: about how many frames a part has that an interrupted run does not lose.
+        track: number the objects from frame to frame and draw where they were.
+        line: lines "x1,y1,x2,y2" in pixels at which objects are counted; they are tracked for it.
     """
 
     on_error: OnError = "skip"
@@ -44,6 +47,8 @@ class InferOptions:
     frame_rate: float | None = None
     resume: bool = False
     part_frames: int = 120
+    track: bool = False
+    line: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("propose_every", "segment_every", "threads", "part_frames"):

@@ -54,7 +54,7 @@ class VideoReader:
         self.truncated, self.damaged = False, 0
         with self._open() as container:
             stream = container.streams.video[0]
-            self.rate = _sensible_rate(stream)
+            self.rate = sensible_rate(stream)
             self.frames = stream.frames
             self._promised = _promised_seconds(container)
 
@@ -82,7 +82,7 @@ class VideoReader:
                 number += 1
                 seconds = max(0.0, frame.time - start) if frame.time is not None else float(number / self.rate)
                 if number >= self.first:
-                    yield Frame(_upright(frame), number, seconds)
+                    yield Frame(upright(frame), number, seconds)
         if number < 0:
             raise ValueError(f"{self.path}: no frame of this video can be decoded")
         self.truncated = self._promised - seconds > max(1.0, float(5 / self.rate))
@@ -118,7 +118,8 @@ class VideoReader:
         return container
 
 
-def _sensible_rate(stream: av.VideoStream) -> Fraction:
+def sensible_rate(stream: av.VideoStream) -> Fraction:
+    """Frames per second as the stream claims; 25 where it claims nothing sensible."""
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate is not None and 0 < rate <= 1000:
             return rate
@@ -128,7 +129,7 @@ def _sensible_rate(stream: av.VideoStream) -> Fraction:
 def _promised_seconds(container: av.container.InputContainer) -> float:
     """How long the header says the video is; 0 where it does not. Some formats guess one of the two from the file's size."""
     stream = container.streams.video[0]
-    counted = stream.frames / float(_sensible_rate(stream))
+    counted = stream.frames / float(sensible_rate(stream))
     if stream.duration is not None and stream.time_base is not None:
         return max(counted, float(stream.duration * stream.time_base))
     if container.duration is not None and not container.streams.audio:  # sound may go on after the last picture
@@ -136,7 +137,7 @@ def _promised_seconds(container: av.container.InputContainer) -> float:
     return counted
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
+def upright(frame: av.VideoFrame) -> np.ndarray:
     """The frame as RGB, turned as the file's display matrix asks (phones film sideways and say so)."""
     guess = frame.colorspace == _UNKNOWN_COLOURS and frame.height > _HIGH_DEFINITION
     image = frame.to_ndarray(format="rgb24", src_colorspace=Colorspace.ITU709 if guess else None)
