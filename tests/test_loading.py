@@ -152,7 +152,7 @@ def test_no_worker_and_one_worker_give_the_same_batches_in_every_epoch(root: Pat
     assert str(here_caught.value) == told  # the same words without a worker
     (worker,) = broken._iterator._workers  # type: ignore[union-attr]
     os.kill(worker.pid, signal.SIGKILL)  # as the system does when memory runs out
-    with pytest.raises(OSError, match=r"a data worker died \(.*\), as it does when memory runs out: try"):
+    with pytest.raises(OSError, match=r"a data worker died \(.*\)\. It was between two pictures, as when memory runs out: try"):
         list(broken)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import cv2
@@ -18,8 +21,14 @@ from vistasks.augment import Augment
 from vistasks.batching import collate, input_size, scale_sample
 from vistasks.config import InputConfig
 from vistasks.datasets import Dataset
+from vistasks.datasets.problems import OnError
 from vistasks.proposals.methods import ProposalMethod
+from vistasks.sampling import Sampling, Shuffle
 from vistasks.types import Batch, ClassNames, Sample
+
+TRIES = 20  # pictures in a row that may be unreadable before `on_error: skip` gives up
+
+Key = tuple[int, int]  # epoch, index
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,16 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """What a worker hands over: None for a batch all of whose pictures were skipped; ``skipped`` is path -> what was wrong."""
+
+    batch: tuple[Batch, list[Sample]] | None
+    skipped: dict[str, str]
+
+
 @dataclass(frozen=True, eq=False)
-class Pipeline(TorchDataset):
+class Pipeline:
     """``pipeline[epoch, index]`` -> (sample as the network sees it, sample as the file has it).
 
     The draws of the augmentation depend on (seed, epoch, index) alone, not on the worker or the order.
@@ -45,7 +62,7 @@ class Pipeline(TorchDataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Sample, Sample]:
+    def __getitem__(self, key: Key) -> tuple[Sample, Sample]:
         """A ``ValueError`` or ``OSError`` of the reader, the proposals or the augmentation names the image file."""
         try:
             return self._prepared(*key)
@@ -54,16 +71,6 @@ class Pipeline(TorchDataset):
             if path in str(error):
                 raise
             raise ValueError(f"{path}: {error}") from error
-
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Sample, Sample]] | Failure:
-        """What PyTorch calls for a batch. In a worker a fault of the data is an answer: an exception would come out of it with
-        the worker's traceback as its message."""
-        try:
-            return [self[key] for key in keys]
-        except (ValueError, OSError) as error:
-            if get_worker_info() is None:
-                raise
-            return Failure(str(error))
 
     def _prepared(self, epoch: int, index: int) -> tuple[Sample, Sample]:
         original = self.dataset[index]
@@ -77,78 +84,198 @@ class Pipeline(TorchDataset):
         return scale_sample(sample, size), original
 
 
-class EpochOrder(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index); a new shuffle each epoch, from the seed; each of ``world`` processes gets its share.
+class EpochOrder(Sampler[list[Key]]):
+    """Batches of (epoch, index); a new order each epoch, from seed and epoch; each of ``world`` processes gets its share.
 
     With ``shuffle`` an incomplete last batch is left out (it would weigh its pictures more), unless it is the only one.
     Without, every index comes exactly once over all processes.
+
+    Attributes:
+        epoch: which epoch the next iteration gives.
+        start: so many batches of it are left out, because an interrupted run has made them already.
     """
 
-    def __init__(self, count: int, *, batch_size: int, shuffle: bool, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        sampling: Sampling | None = None,
+    ) -> None:
         self.count, self.batch_size, self.shuffle = count, batch_size, shuffle
-        self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
+        self.seed, self.rank, self.world, self.epoch, self.start = seed, rank, world, 0, 0
+        self.sampling = sampling or Shuffle(count)
 
     def __len__(self) -> int:
+        """Batches of a whole epoch."""
         if self.shuffle:
-            return max(1, self.count // (self.batch_size * self.world))
+            return max(1, len(self.sampling) // (self.batch_size * self.world))
         return math.ceil(len(range(self.rank, self.count, self.world)) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         order = np.arange(self.count)
         if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-            order = np.resize(order, max(self.count, self.world))  # every process has at least one
+            order = self.sampling.order(self.seed, self.epoch, batch_size=self.batch_size, world=self.world)
+            order = np.resize(order, max(len(order), self.world))  # every process has at least one
         mine = order[self.rank :: self.world]
-        for step in range(len(self)):
+        for step in range(self.start, len(self)):
             yield [(self.epoch, int(index)) for index in mine[step * self.batch_size : (step + 1) * self.batch_size]]
 
 
-def _collate(
-    pairs: Sequence[tuple[Sample, Sample]] | Failure, *, classes: ClassNames, divisor: int
-) -> tuple[Batch, list[Sample]] | Failure:
-    if isinstance(pairs, Failure):
-        return pairs
-    samples, originals = zip(*pairs)
-    try:
-        return collate(samples, [o.size for o in originals], classes=classes, divisor=divisor), list(originals)
-    except ValueError as error:
-        if get_worker_info() is None:
-            raise
-        return Failure(str(error))
+class _Fetcher(TorchDataset):
+    """What a worker runs: keys of a batch -> `Fetched`, or a `Failure`.
+
+    In a worker a fault of the data is an answer: an exception would come out of it with the worker's traceback as its message.
+
+    Args:
+        pipeline: makes the samples.
+        on_error: what happens to a picture that cannot be read.
+        replaced: for a skipped picture another one is taken, drawn from seed, epoch and index, so that batches stay full.
+        reading: (workers,) int64 in shared memory; what each worker is reading, -1 for nothing.
+    """
+
+    def __init__(self, pipeline: Pipeline, on_error: OnError, replaced: bool, reading: torch.Tensor, collating: Any) -> None:
+        self.pipeline, self.on_error, self.replaced, self.reading = pipeline, on_error, replaced, reading
+        self.collating = collating
+
+    def __len__(self) -> int:
+        return len(self.pipeline)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Fetched | Failure:
+        try:
+            skipped: dict[str, str] = {}
+            found = [self._sample(key, skipped) for key in keys]
+            pairs = [pair for pair in found if pair is not None]
+            return Fetched(self._collated(pairs) if pairs else None, skipped)
+        except (ValueError, OSError) as error:
+            if get_worker_info() is None:
+                raise
+            return Failure(str(error))
+
+    def _sample(self, key: Key, skipped: dict[str, str]) -> tuple[Sample, Sample] | None:
+        for index in self._candidates(key):
+            self._now(index)
+            try:
+                return self.pipeline[key[0], index]
+            except (ValueError, OSError) as error:
+                if self.on_error == "raise":
+                    raise
+                skipped[self.pipeline.dataset.paths[index]] = str(error)
+            finally:
+                self._now(-1)
+        if not self.replaced:
+            return None
+        raise ValueError(
+            f"data.on_error=skip: {TRIES} pictures in a row could not be read, so something else is wrong; "
+            f"the last: {list(skipped.values())[-1]}"
+        )
+
+    def _candidates(self, key: Key) -> list[int]:
+        epoch, index = key
+        if self.on_error == "raise" or not self.replaced:
+            return [index]
+        draws = np.random.default_rng([self.pipeline.seed, epoch, index, 1])
+        return [index, *(int(other) for other in draws.integers(len(self), size=TRIES - 1))]
+
+    def _now(self, index: int) -> None:
+        worker = get_worker_info()
+        if worker is not None:
+            self.reading[worker.id] = index
+
+    def _collated(self, pairs: Sequence[tuple[Sample, Sample]]) -> tuple[Batch, list[Sample]]:
+        samples, originals = zip(*pairs)
+        return self.collating(samples, [o.size for o in originals]), list(originals)
 
 
-def _single_threaded(worker: int) -> None:
-    """OpenCV's and PyTorch's own threads would multiply with the workers."""
+def _as_fetched(fetched: Any) -> Any:
+    return fetched  # whole already; PyTorch's default would look for tensors to stack
+
+
+def _start_worker(worker: int) -> None:
+    """OpenCV's and PyTorch's own threads would multiply with the workers.
+
+    What the worker shares with its siblings is left out of garbage collection, which would write to every page of it.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    gc.freeze()
+
+
+def _context() -> BaseContext:
+    """How workers are started: from a server process that has imported what they need once, so that they share it.
+
+    Forking this process would copy locks that its threads (OpenMP, numba, progress bars) hold.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 class Batches(DataLoader):
-    """A loader whose workers' faults are raised here as a ``ValueError``, in the words of who found them."""
+    """A loader of (`Batch`, the original samples). Workers' faults are raised here, in the words of who found them.
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # PyTorch names its private class
+    Attributes:
+        skipped: of each picture that was left out so far, path -> what was wrong.
+    """
+
+    dataset: _Fetcher
+
+    def __init__(self, fetcher: _Fetcher, order: EpochOrder, *, workers: int) -> None:
+        self.skipped: dict[str, str] = {}
+        super().__init__(
+            fetcher,
+            batch_sampler=order,
+            collate_fn=_as_fetched,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            multiprocessing_context=_context() if workers else None,
+            generator=torch.Generator(),  # its own: a loader that is started must not move the run's random numbers
+        )
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[Sample]]]:  # type: ignore[override] # PyTorch names its private class
         try:
             for item in super().__iter__():
                 if isinstance(item, Failure):
                     raise ValueError(item.message)
-                yield item
+                self.skipped |= item.skipped
+                if item.batch is not None:
+                    yield item.batch
         except RuntimeError as error:
             if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
                 raise
-            raise ChildProcessError(
-                f"a data worker died ({error}), as it does when memory runs out: try a smaller train.workers, 0 for none"
-            ) from error
+            raise ChildProcessError(f"a data worker died ({error}){self._while_reading()}") from error
+
+    def reading(self) -> list[str | None]:
+        """What each worker is reading now: the picture's path, or None between two pictures."""
+        paths = self.dataset.pipeline.dataset.paths
+        return [paths[index] if index >= 0 else None for index in self.dataset.reading.tolist()]
+
+    def _while_reading(self) -> str:
+        workers = self._iterator._workers if self._iterator is not None else []  # type: ignore[attr-defined]
+        dead = [path for path, worker in zip(self.reading(), workers) if path and not worker.is_alive()]
+        if not dead:
+            return ". It was between two pictures, as when memory runs out: try a smaller train.workers, 0 for none"
+        return (
+            f" while it read {', '.join(dead)}. Either memory ran out (try a smaller train.workers, 0 for none), or a decoder "
+            "crashed on this file: leave the file out if it happens there again"
+        )
 
 
-def batches(pipeline: Pipeline, order: EpochOrder, *, classes: ClassNames, divisor: int, workers: int) -> Batches:
-    """Yields (`Batch`, the original samples) in the order given; set ``order.epoch`` before each epoch."""
-    return Batches(
-        pipeline,
-        batch_sampler=order,
-        collate_fn=partial(_collate, classes=classes, divisor=divisor),
-        num_workers=workers,
-        worker_init_fn=_single_threaded,
-        persistent_workers=workers > 0,
-        multiprocessing_context="spawn" if workers else None,
-        generator=torch.Generator(),  # its own: a loader that is started must not move the run's random numbers
-    )
+def batches(
+    pipeline: Pipeline, order: EpochOrder, *, classes: ClassNames, divisor: int, workers: int, on_error: OnError = "raise"
+) -> Batches:
+    """Yields (`Batch`, the original samples) in the order given; set ``order.epoch`` before each epoch.
+
+    With ``on_error="skip"`` unreadable pictures are left out and counted in `Batches.skipped`: in a shuffled order others take
+    their places, so that batches stay full and a run's steps the same; in evaluation the batch gets smaller.
+    """
+    reading = torch.full((workers,), -1, dtype=torch.int64).share_memory_()
+    collating = partial(collate, classes=classes, divisor=divisor)
+    return Batches(_Fetcher(pipeline, on_error, order.shuffle, reading, collating), order, workers=workers)

@@ -38,6 +38,7 @@ class Samples:
         self.ids = [str(index) for index in range(len(items))]
         self.paths = [item.path if isinstance(item, Sample) else f"bad{i}.jpg" for i, item in enumerate(items)]
         self.notes = ["2 boxes dropped"]
+        self.skipped: list[str] = []
 
     def __len__(self) -> int:
         return len(self.items)

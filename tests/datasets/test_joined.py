@@ -21,6 +21,7 @@ class Memory:
         self.classes, self.ids = ClassNames(detection, segmentation), ids
         self.paths = [f"/data/{image_id}.png" for image_id in ids]
         self.notes = [f"{len(ids)} read"]
+        self.skipped: list[str] = []
         count = len(detection)
         row = ImageObjects(np.tile(np.array([[0, 0, 2, 2]], np.float32), (count, 1)), range(count), [False] * count,
                            [False] * count, None, (4, 40)) if count else NO_OBJECTS  # fmt: skip
@@ -34,13 +35,16 @@ class Memory:
         return self.table.row(index, self.labelled)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.sample(index, np.zeros((4, 40, 3), np.uint8))
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
         mask = None
         if self.classes.segmentation:
             mask = np.full((4, 40), IGNORE_INDEX, dtype=np.uint8)
             mask[0, : len(self.classes.segmentation)] = np.arange(len(self.classes.segmentation))
         found = self.annotation(index)
         return Sample(
-            self.ids[index], self.paths[index], np.zeros((4, 40, 3), np.uint8), boxes=found.boxes, labels=found.labels,
+            self.ids[index], self.paths[index], image, boxes=found.boxes, labels=found.labels,
             segmentation=mask, labelled=found.labelled,
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from vistasks.datasets.packed import SharedArrays
 from vistasks.types import ClassNames, Labelled, Sample
 
 
@@ -37,16 +38,22 @@ class Dataset(Protocol):
         ids: `Sample.image_id` of each index, unique.
         paths: the image file of each index.
         notes: what the reader mended, dropped or left out, counted, for people to read; empty if nothing.
+        skipped: what was wrong with pictures that ``on_error: skip`` left out, one line a fault.
     """
 
     classes: ClassNames
-    ids: list[str]
-    paths: list[str]
+    ids: Sequence[str]
+    paths: Sequence[str]
     notes: list[str]
+    skipped: list[str]
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
+        """Image ``index`` with the pixels given, which must be what `read_image` gives of its file; its mask is read."""
+        ...
 
     def annotation(self, index: int) -> Annotation:
         """The objects of image ``index`` without decoding the image."""
@@ -69,31 +76,36 @@ NO_OBJECTS = ImageObjects(np.zeros((0, 4), np.float32), (), (), (), None, None)
 
 
 class AnnotationTable:
-    """The objects of all images in a few flat arrays, which forked data workers share instead of copying."""
+    """The objects of all images in a few flat arrays, which data workers share."""
 
     def __init__(self, rows: Sequence[ImageObjects]) -> None:
-        self._starts = np.cumsum([0, *(len(row.labels) for row in rows)])
-        self._boxes = np.concatenate([np.zeros((0, 4), np.float32), *(row.boxes for row in rows)])
-        self._labels = np.array([label for row in rows for label in row.labels], dtype=np.int64)
-        self._difficult = np.array([flag for row in rows for flag in row.difficult], dtype=np.bool_)
-        self._crowd = np.array([flag for row in rows for flag in row.crowd], dtype=np.bool_)
         areas = [_box_areas(row.boxes) if row.areas is None else np.asarray(row.areas, dtype=np.float32) for row in rows]
-        self._areas = np.concatenate([np.zeros(0, np.float32), *areas])
-        self._sizes = np.array([row.size or (0, 0) for row in rows], dtype=np.int32).reshape(-1, 2)
+        self._arrays = SharedArrays(
+            {
+                "starts": np.cumsum([0, *(len(row.labels) for row in rows)]),
+                "boxes": np.concatenate([np.zeros((0, 4), np.float32), *(row.boxes for row in rows)]),
+                "labels": np.array([label for row in rows for label in row.labels], dtype=np.int64),
+                "difficult": np.array([flag for row in rows for flag in row.difficult], dtype=np.bool_),
+                "crowd": np.array([flag for row in rows for flag in row.crowd], dtype=np.bool_),
+                "areas": np.concatenate([np.zeros(0, np.float32), *areas]),
+                "sizes": np.array([row.size or (0, 0) for row in rows], dtype=np.int32).reshape(-1, 2),
+            }
+        )
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self._arrays["sizes"])
 
     def row(self, index: int, labelled: Labelled) -> Annotation:
         """The objects of image ``index``, as copies that the caller may change."""
-        part = slice(self._starts[index], self._starts[index + 1])
-        height, width = (int(side) for side in self._sizes[index])
+        starts = self._arrays["starts"]
+        part = slice(starts[index], starts[index + 1])
+        height, width = (int(side) for side in self._arrays["sizes"][index])
         return Annotation(
-            boxes=self._boxes[part].copy(),
-            labels=self._labels[part].copy(),
-            difficult=self._difficult[part].copy(),
-            crowd=self._crowd[part].copy(),
-            areas=self._areas[part].copy(),
+            boxes=self._arrays["boxes"][part].copy(),
+            labels=self._arrays["labels"][part].copy(),
+            difficult=self._arrays["difficult"][part].copy(),
+            crowd=self._arrays["crowd"][part].copy(),
+            areas=self._arrays["areas"][part].copy(),
             size=(height, width) if height and width else None,
             labelled=labelled,
         )

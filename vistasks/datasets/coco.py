@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from vistasks.datasets.annotations import Annotation, AnnotationTable, ImageObje
 from vistasks.datasets.box_policy import BadBoxes, BoxJudge
 from vistasks.datasets.class_names import ClassTable, OtherClasses, labelled_ids
 from vistasks.datasets.coco_json import CocoFile, CocoImage, CocoObject, read_coco_json
-from vistasks.datasets.coco_semantic import CocoContent, Semantic, SemanticMaps, SemanticOptions, semantic_maps
+from vistasks.datasets.coco_semantic import CocoContent, Faults, Semantic, SemanticMaps, SemanticOptions, semantic_maps
 from vistasks.datasets.files import existing_file, existing_folder, existing_root, fill_split, inside, without_image_suffix
 from vistasks.datasets.images import image_size, read_image
-from vistasks.datasets.problems import raise_if_any
+from vistasks.datasets.packed import PackedStrings
+from vistasks.datasets.problems import OnError, counted, raise_if_any
 from vistasks.datasets.voc_splits import Task
 from vistasks.registry import DATASETS, nearest
 from vistasks.types import ClassNames, Labelled, Sample
@@ -43,6 +45,8 @@ class CocoDataset:
         labelled_classes: the detection classes whose objects are all marked; None: all classes.
         other_classes: objects of a category that is not in ``classes`` are an error, or left out and counted (and count
             as background in a semantic map from instances).
+        on_error: pictures with a damaged or missing file or a bad annotation are an error, or left out and listed in
+            ``skipped``.
 
     Raises:
         FileNotFoundError: the root, the images' folder or the json is missing.
@@ -66,6 +70,7 @@ class CocoDataset:
         bad_boxes: BadBoxes = "error",
         labelled_classes: list[str] | None = None,
         other_classes: OtherClasses = "error",
+        on_error: OnError = "raise",
     ) -> None:
         base = existing_root(root)
         named = {"images": images, "annotations": annotations, "semantic_png": semantic_png, "panoptic_json": panoptic_json}
@@ -73,16 +78,18 @@ class CocoDataset:
         folder = existing_folder(base, names["images"] or "", "images")
         file = read_coco_json(existing_file(base, names["annotations"] or "", "annotations"))
         class_names = _class_names(file, classes)
-        rows = _Rows(base, folder, file, ClassTable(class_names, other_classes), BoxJudge(bad_boxes))
+        rows = _Rows(base, folder, file, ClassTable(class_names, other_classes), BoxJudge(bad_boxes), on_error)
         rows.read(boxes="detect" in tasks)
         self._maps: SemanticMaps | None = None
         if "segment" in tasks:
             options = SemanticOptions(semantic, names["semantic_png"], names["panoptic_json"], mask_values, segmentation_classes)
-            found = CocoContent(base, file.path, rows.images, [file.objects[image.number] for image in rows.images], rows.sizes)
-            self._maps = semantic_maps(options, found, class_names, labelled_classes, rows.faults)
+            self._maps = rows.semantic_maps(options, class_names, labelled_classes)
         rows.raise_faults()
         self.classes = ClassNames(class_names if "detect" in tasks else (), self._maps.classes if self._maps else ())
-        self.ids, self.paths, self.notes = rows.ids(), rows.paths, rows.notes
+        self.ids: Sequence[str]
+        self.paths: Sequence[str]
+        self.ids, self.paths = PackedStrings(rows.ids()), PackedStrings(rows.paths)
+        self.notes, self.skipped = rows.notes, rows.skipped
         self._table = AnnotationTable(rows.objects)
         detection = labelled_ids(class_names, labelled_classes)
         self._labelled = Labelled(
@@ -93,7 +100,11 @@ class CocoDataset:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        found, image = self.annotation(index), read_image(self.paths[index])
+        return self.sample(index, read_image(self.paths[index]))
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
+        """Image ``index`` with the pixels given."""
+        found = self.annotation(index)
         segmentation = None if self._maps is None else self._maps.read(index, found.size or (image.shape[0], image.shape[1]))
         return make_sample(self.ids[index], self.paths[index], image, found, segmentation)
 
@@ -117,8 +128,11 @@ def _class_names(file: CocoFile, classes: list[str] | None) -> tuple[str, ...]:
 class _Rows:
     """Goes through the json's images once and gathers the rows of the data set, and every fault on the way."""
 
-    def __init__(self, base: Path, folder: Path, file: CocoFile, table: ClassTable, judge: BoxJudge) -> None:
+    def __init__(
+        self, base: Path, folder: Path, file: CocoFile, table: ClassTable, judge: BoxJudge, on_error: OnError
+    ) -> None:
         self._base, self._folder, self._file, self._table, self._judge = base, folder, file, table, judge
+        self._skip = on_error == "skip"
         self.faults = file.faults
         self.images: list[CocoImage] = []
         self.paths: list[str] = []
@@ -136,10 +150,15 @@ class _Rows:
             except ValueError as error:
                 self.faults.append(str(error))
                 continue
+            errors = len(self._judge.errors)
+            row = self._row(image, size, self._file.objects[image.number] if boxes else [])
+            incomplete = image.number in self._file.incomplete or len(self._judge.errors) > errors
+            if self._skip and incomplete:
+                continue  # an object that is missing would be learnt as background
             self.images.append(image)
             self.paths.append(str(path))
             self.sizes.append(size)
-            self.objects.append(self._row(image, size, self._file.objects[image.number] if boxes else []))
+            self.objects.append(row)
 
     def _row(self, image: CocoImage, size: tuple[int, int], objects: list[CocoObject]) -> ImageObjects:
         boxes, kept, labels = [np.zeros((0, 4), np.float32)], [], []
@@ -161,6 +180,22 @@ class _Rows:
         difficult, crowd = [found.difficult for found in kept], [found.crowd for found in kept]
         return ImageObjects(joined, labels, difficult, crowd, areas, size)
 
+    def semantic_maps(
+        self, options: SemanticOptions, detection: tuple[str, ...], labelled: list[str] | None
+    ) -> SemanticMaps:
+        """The maps of the rows; where faults are skipped, rows whose map is faulty are taken away."""
+        while True:
+            objects = [self._file.objects[image.number] for image in self.images]
+            content = CocoContent(self._base, self._file.path, self.images, objects, self.sizes)
+            found: Faults = []
+            maps = semantic_maps(options, content, detection, labelled, found)
+            self.faults += [fault for _, fault in found if fault not in self.faults]
+            faulty = {position for position, _ in found if position is not None}
+            if not (self._skip and faulty):
+                return maps
+            for position in sorted(faulty, reverse=True):
+                del self.images[position], self.paths[position], self.sizes[position], self.objects[position]
+
     def ids(self) -> list[str]:
         """The file names without suffix; with it, if that alone tells two images apart."""
         stems = [without_image_suffix(image.file_name) for image in self.images]
@@ -168,15 +203,22 @@ class _Rows:
 
     @property
     def notes(self) -> list[str]:
-        return [*self._table.notes, *self._judge.notes]
+        return [*counted(self.skipped, "faults skipped"), *self._table.notes, *self._judge.notes]
+
+    @property
+    def skipped(self) -> list[str]:
+        return [*self.faults, *self._judge.errors] if self._skip else []
 
     def raise_faults(self) -> None:
         """One error with all that was found wrong, if anything was."""
         names = [image.file_name for image in self._file.images]
+        faults = list(self._table.errors)
         if len(set(names)) < len(names):
             double = next(name for name in names if names.count(name) > 1)
-            self.faults.append(f"{self._file.path}: the image '{double}' is listed {names.count(double)} times")
-        faults = [*self.faults, *self._table.errors, *self._judge.errors]
+            faults.append(f"{self._file.path}: the image '{double}' is listed {names.count(double)} times")
+        if not self._skip:
+            faults = [*self.faults, *faults, *self._judge.errors]
         raise_if_any(faults, source=str(self._file.path), advice=[self._table.advice, self._judge.advice])
         if not self.images:
-            raise ValueError(f"{self._file.path}: the list 'images' is empty")
+            left = "".join(f"\n{note}" for note in counted(self.skipped, "faults"))
+            raise ValueError(f"{self._file.path}: the list 'images' is empty, or no image in it can be used{left}")

@@ -33,13 +33,17 @@ class CocoObject:
 
 @dataclass
 class CocoFile:
-    """``categories`` by the file's ids, in their order; ``objects`` by image id; ``faults`` one line each."""
+    """``categories`` by the file's ids, in their order; ``objects`` by image id; ``faults`` one line each.
+
+    ``incomplete``: ids of images one of whose annotations could not be read.
+    """
 
     path: Path
     categories: dict[int, str] = field(default_factory=dict)
     images: list[CocoImage] = field(default_factory=list)
     objects: dict[int, list[CocoObject]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    incomplete: set[int] = field(default_factory=set)
 
 
 def load_json(path: Path, keys: tuple[str, ...]) -> dict[str, list[Any]]:
@@ -77,9 +81,13 @@ def read_coco_json(path: Path) -> CocoFile:
     def read_object(entry: dict[str, Any]) -> tuple[int, CocoObject]:
         if entry["image_id"] not in images:
             raise ValueError(f"there is no image with the id {entry['image_id']}")
-        if entry["category_id"] not in file.categories:
-            raise ValueError(f"there is no category with the id {entry['category_id']}")
-        return entry["image_id"], _object(entry, file.categories[entry["category_id"]])
+        try:
+            if entry["category_id"] not in file.categories:
+                raise ValueError(f"there is no category with the id {entry['category_id']}")
+            return entry["image_id"], _object(entry, file.categories[entry["category_id"]])
+        except Exception:
+            file.incomplete.add(entry["image_id"])
+            raise
 
     for image_number, found in _entries(lists["annotations"], f"{path} annotation", read_object, file.faults):
         file.objects[image_number].append(found)

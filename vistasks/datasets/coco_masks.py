@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from vistasks.datasets.files import inside
 from vistasks.datasets.images import read_colour_mask
 from vistasks.types import IGNORE_INDEX
 
@@ -78,19 +78,6 @@ def _decompressed(text: str) -> np.ndarray:
     return runs
 
 
-class PackedSegmentations:
-    """The segmentations of all images as one array of bytes, which forked data workers share instead of copying."""
-
-    def __init__(self, images: Sequence[Sequence[tuple[int, int, bool, Any]]]) -> None:
-        texts = [json.dumps(objects, separators=(",", ":")).encode("ascii") for objects in images]
-        self._starts = np.cumsum([0, *(len(text) for text in texts)])
-        self._bytes = np.frombuffer(b"".join(texts), dtype=np.uint8)
-
-    def objects(self, index: int) -> list[tuple[int, int, bool, Any]]:
-        """Annotation id, segmentation class id, crowd and segmentation of each object of image ``index``."""
-        return [tuple(entry) for entry in json.loads(self._bytes[self._starts[index] : self._starts[index + 1]].tobytes())]
-
-
 def paint_instances(
     objects: Sequence[tuple[int, int, bool, Any]], size: tuple[int, int], *, uncovered: int, source: str
 ) -> np.ndarray:
@@ -134,9 +121,19 @@ class PanopticImage:
 
 
 def panoptic_images(
-    annotations: Sequence[Any], categories: Mapping[int, str], classes: Mapping[str, int], folder: Path, faults: list[str]
+    annotations: Sequence[Any],
+    categories: Mapping[int, str],
+    classes: Mapping[str, int],
+    root: Path,
+    folder: Path,
+    faults: list[str],
+    *,
+    where: str,
 ) -> dict[int, PanopticImage]:
-    """The panoptic pngs by image id. Categories that ``classes`` does not have are ignored (255), crowds too."""
+    """The panoptic pngs, which must lie within ``root``, by image id.
+
+    Categories that ``classes`` does not have are ignored (255), crowds too. ``where`` is the json, for the messages.
+    """
     images = {}
     for position, entry in enumerate(annotations):
         try:
@@ -144,7 +141,11 @@ def panoptic_images(
             for segment in entry["segments_info"]:
                 name = categories[segment["category_id"]]
                 table[int(segment["id"])] = IGNORE_INDEX if segment.get("iscrowd", 0) else classes.get(name, IGNORE_INDEX)
-            images[int(entry["image_id"])] = PanopticImage(str(folder / entry["file_name"]), table)
-        except (KeyError, TypeError) as error:
-            faults.append(f"panoptic annotation at position {position}: needs image_id, file_name and segments_info ({error!r})")
+            source = f"{where} panoptic annotation at position {position}"
+            images[int(entry["image_id"])] = PanopticImage(str(inside(root, folder, entry["file_name"], source=source)), table)
+        except ValueError as error:
+            faults.append(str(error))
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            place = f"{where} panoptic annotation at position {position}"
+            faults.append(f"{place}: needs image_id, file_name and segments_info ({error!r})")
     return images

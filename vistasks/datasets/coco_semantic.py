@@ -11,9 +11,10 @@ import numpy as np
 
 from vistasks.datasets.class_names import labelled_ids
 from vistasks.datasets.coco_json import CocoImage, CocoObject, load_json, read_categories
-from vistasks.datasets.coco_masks import PackedSegmentations, PanopticImage, check_segmentation, paint_instances, panoptic_images
-from vistasks.datasets.files import existing_file, existing_folder, without_image_suffix
+from vistasks.datasets.coco_masks import PanopticImage, check_segmentation, paint_instances, panoptic_images
+from vistasks.datasets.files import existing_file, existing_folder, inside, without_image_suffix
 from vistasks.datasets.masks import MaskCoding, index_coding
+from vistasks.datasets.packed import PackedStrings, PackedValues
 from vistasks.registry import nearest
 from vistasks.types import IGNORE_INDEX
 
@@ -44,6 +45,9 @@ class CocoContent:
     sizes: Sequence[tuple[int, int]]
 
 
+Faults = list[tuple[int | None, str]]  # which of the images (None: of none), and what is wrong
+
+
 class SemanticMaps(Protocol):
     """``classes`` in the order of their ids; ``covered`` the ids whose pixels are all marked."""
 
@@ -65,11 +69,11 @@ class InstanceMaps:
     classes: tuple[str, ...]
     covered: frozenset[int]
     uncovered: int
-    objects: PackedSegmentations
+    objects: PackedValues  # of each image: annotation id, class id, crowd and segmentation of each object
     source: str
 
     def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        return paint_instances(self.objects.objects(index), size, uncovered=self.uncovered, source=self.source)
+        return paint_instances(self.objects[index], size, uncovered=self.uncovered, source=self.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +101,15 @@ class PanopticMaps:
 
     classes: tuple[str, ...]
     covered: frozenset[int]
-    images: Sequence[PanopticImage]
+    images: PackedValues  # of each image: the path of its png, and its segments' ids and class ids
 
     def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        return self.images[index].read()
+        path, segments = self.images[index]
+        return PanopticImage(path, dict(segments)).read()
 
 
 def semantic_maps(
-    options: SemanticOptions, content: CocoContent, detection: Sequence[str], labelled: Sequence[str] | None, faults: list[str]
+    options: SemanticOptions, content: CocoContent, detection: Sequence[str], labelled: Sequence[str] | None, faults: Faults
 ) -> SemanticMaps:
     """The maps that the options ask for. Options that contradict each other are a ``ValueError``; faults of entries are added."""
     if options.kind != "png" and options.mask_values is not None:
@@ -120,7 +125,7 @@ def semantic_maps(
 
 
 def _instance_maps(
-    options: SemanticOptions, content: CocoContent, detection: Sequence[str], labelled: Sequence[str] | None, faults: list[str]
+    options: SemanticOptions, content: CocoContent, detection: Sequence[str], labelled: Sequence[str] | None, faults: Faults
 ) -> InstanceMaps:
     classes = tuple(options.classes or (BACKGROUND, *(name for name in detection if name != BACKGROUND)))
     for name in detection:
@@ -134,11 +139,11 @@ def _instance_maps(
         raise ValueError(f"segmentation_classes: at most {IGNORE_INDEX} classes fit into a mask of bytes, not {len(classes)}")
     ids = {name: classes.index(name) for name in detection}
     rows = []
-    for objects, size in zip(content.objects, content.sizes, strict=True):
+    for position, (objects, size) in enumerate(zip(content.objects, content.sizes, strict=True)):
         known = [found for found in objects if found.category in ids]
         for found in known:
             if fault := check_segmentation(found.segmentation, size):
-                faults.append(f"{content.json_path} annotation id {found.number} '{found.category}': {fault}")
+                faults.append((position, f"{content.json_path} annotation id {found.number} '{found.category}': {fault}"))
         rows.append([(found.number, ids[found.category], found.crowd, found.segmentation) for found in known])
     uncovered = classes.index(BACKGROUND) if BACKGROUND in classes else IGNORE_INDEX
     # where only some classes are marked, what is not covered may be anything, so background is not known either
@@ -146,22 +151,31 @@ def _instance_maps(
     covered = frozenset(ids[detection[index]] for index in marked)
     if len(marked) == len(detection) and uncovered != IGNORE_INDEX:
         covered |= {uncovered}
-    return InstanceMaps(classes, covered, uncovered, PackedSegmentations(rows), str(content.json_path))
+    return InstanceMaps(classes, covered, uncovered, PackedValues(rows), str(content.json_path))
 
 
-def _png_maps(options: SemanticOptions, content: CocoContent, folder: Path, faults: list[str]) -> PngMaps:
+def _png_maps(options: SemanticOptions, content: CocoContent, folder: Path, faults: Faults) -> PngMaps:
     coding = index_coding(options.mask_values, options.classes)
-    paths = [folder / f"{without_image_suffix(image.file_name)}.png" for image in content.images]
-    faults += [f"{path}: missing mask" for path in paths if not path.is_file()]
-    return PngMaps(coding, [str(path) for path in paths])
+    paths = []
+    for position, image in enumerate(content.images):
+        source = f"{content.json_path} image id {image.number}"
+        try:
+            paths.append(inside(content.root, folder, f"{without_image_suffix(image.file_name)}.png", source=source))
+        except ValueError as error:
+            faults.append((position, str(error)))
+            continue
+        if not paths[-1].is_file():
+            faults.append((position, f"{paths[-1]}: missing mask"))
+    return PngMaps(coding, PackedStrings([str(path) for path in paths]))
 
 
-def _panoptic_maps(options: SemanticOptions, content: CocoContent, folder: Path, faults: list[str]) -> PanopticMaps:
+def _panoptic_maps(options: SemanticOptions, content: CocoContent, folder: Path, faults: Faults) -> PanopticMaps:
     if options.panoptic_json is None:
         raise ValueError("panoptic_json is missing: semantic: panoptic needs the json that names the segments")
     path = existing_file(content.root, options.panoptic_json, "panoptic_json")
     lists = load_json(path, ("annotations", "categories"))
-    categories = read_categories(lists["categories"], path, faults)
+    of_json: list[str] = []
+    categories = read_categories(lists["categories"], path, of_json)
     classes = tuple(options.classes or categories.values())
     for name in classes:
         if name not in categories.values():
@@ -173,14 +187,15 @@ def _panoptic_maps(options: SemanticOptions, content: CocoContent, folder: Path,
     if len(classes) > IGNORE_INDEX:
         raise ValueError(f"segmentation_classes: at most {IGNORE_INDEX} classes fit into a mask of bytes, not {len(classes)}")
     ids = {name: index for index, name in enumerate(classes)}
-    found = panoptic_images(lists["annotations"], categories, ids, folder, faults)
+    found = panoptic_images(lists["annotations"], categories, ids, content.root, folder, of_json, where=str(path))
+    faults += [(None, fault) for fault in of_json]
     images = []
-    for image in content.images:
+    for position, image in enumerate(content.images):
         entry = found.get(image.number)
         if entry is None:
-            faults.append(f"{path}: no annotation for image id {image.number} ({image.file_name})")
+            faults.append((position, f"{path}: no annotation for image id {image.number} ({image.file_name})"))
         elif not Path(entry.path).is_file():
-            faults.append(f"{entry.path}: missing panoptic png")
+            faults.append((position, f"{entry.path}: missing panoptic png"))
         else:
-            images.append(entry)
-    return PanopticMaps(classes, frozenset(range(len(classes))), images)
+            images.append((entry.path, list(entry.classes.items())))
+    return PanopticMaps(classes, frozenset(range(len(classes))), PackedValues(images))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vistasks.datasets.annotations import Annotation, Dataset
+from vistasks.datasets.packed import PackedStrings
 from vistasks.types import IGNORE_INDEX, ClassNames, Labelled, Sample
 
 
@@ -29,19 +30,33 @@ class JoinedDataset:
         self.datasets = list(datasets)
         self.classes = classes or joined_classes([d.classes for d in datasets])
         self._maps = [_Maps(d.classes, self.classes) for d in datasets]
-        self._index = [(number, index) for number, d in enumerate(datasets) for index in range(len(d))]
-        self.ids = [d.ids[index] for d in datasets for index in range(len(d))]
+        self._starts = np.cumsum([0, *(len(d) for d in datasets)])
+        self.ids = _together([d.ids for d in datasets])
         if len(set(self.ids)) < len(self.ids):
-            self.ids = [f"{number}/{image_id}" for image_id, (number, _) in zip(self.ids, self._index)]
-        self.paths = [path for d in datasets for path in d.paths]
+            self.ids = PackedStrings([f"{number}/{image_id}" for number, d in enumerate(datasets) for image_id in d.ids])
+        self.paths = _together([d.paths for d in datasets])
         self.notes = [note for d in datasets for note in d.notes]
+        self.skipped = [fault for d in datasets for fault in d.skipped]
 
     def __len__(self) -> int:
-        return len(self._index)
+        return int(self._starts[-1])
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Which of the data sets image ``index`` belongs to, and which of its images it is."""
+        index = range(len(self))[index]  # an IndexError beyond the end, which ends loops over the data set
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return number, index - int(self._starts[number])
 
     def __getitem__(self, index: int) -> Sample:
-        number, inner = self._index[index]
-        sample: Sample = self.datasets[number][inner]
+        number, inner = self.place(index)
+        return self._joined(index, number, self.datasets[number][inner])
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
+        """Image ``index`` with the pixels given."""
+        number, inner = self.place(index)
+        return self._joined(index, number, self.datasets[number].sample(inner, image))
+
+    def _joined(self, index: int, number: int, sample: Sample) -> Sample:
         maps = self._maps[number]
         mask = None if sample.segmentation is None else maps.segmentation[sample.segmentation]
         labelled = maps.labelled(sample.labelled)
@@ -51,10 +66,14 @@ class JoinedDataset:
 
     def annotation(self, index: int) -> Annotation:
         """The objects of image ``index`` without decoding the image."""
-        number, inner = self._index[index]
+        number, inner = self.place(index)
         found: Annotation = self.datasets[number].annotation(inner)
         maps = self._maps[number]
         return replace(found, labels=maps.labels(found.labels), labelled=maps.labelled(found.labelled))
+
+
+def _together(lists: Sequence[Sequence[str]]) -> Sequence[str]:
+    return lists[0] if len(lists) == 1 else PackedStrings([text for texts in lists for text in texts])
 
 
 class _Maps:

@@ -9,7 +9,10 @@ all images in one folder, list files     {images: images, masks: labels, list_fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from vistasks.datasets.annotations import NO_OBJECTS, Annotation, AnnotationTable, make_sample
 from vistasks.datasets.files import (
@@ -24,7 +27,8 @@ from vistasks.datasets.files import (
 )
 from vistasks.datasets.images import read_image
 from vistasks.datasets.masks import Colour, MaskCoding, colour_coding, index_coding
-from vistasks.datasets.problems import raise_if_any
+from vistasks.datasets.packed import PackedStrings
+from vistasks.datasets.problems import OnError, counted, raise_if_any
 from vistasks.registry import DATASETS
 from vistasks.types import ClassNames, Labelled, Sample
 
@@ -45,6 +49,7 @@ class MaskFolderDataset:
         mask_colours: for masks painted in RGB, class name or ``ignore`` -> its colour, or a list of its colours.
         segmentation_classes: the order of the class ids. Without it: the names of ``mask_values`` in the order of the
             values. Without either map: value i is class i, and 255 is ignored.
+        on_error: pictures without a mask are an error, or left out and listed in ``skipped``.
 
     Raises:
         FileNotFoundError: the root, a folder or the list is missing.
@@ -64,6 +69,7 @@ class MaskFolderDataset:
         mask_values: dict[int, str] | None = None,
         mask_colours: dict[str, Colour | list[Colour]] | None = None,
         segmentation_classes: list[str] | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         self._coding = _coding(mask_values, mask_colours, segmentation_classes)
         self.classes = ClassNames(segmentation=self._coding.classes)
@@ -74,30 +80,37 @@ class MaskFolderDataset:
         image_index = ImageIndex(existing_folder(base, filled["images"] or "", "images"), deep=True)
         mask_index = ImageIndex(existing_folder(base, filled["masks"] or "", "masks"), deep=True)
         chosen, faults = _chosen(base, image_index, filled["list_file"], image_suffix)
-        self.ids: list[str] = []
-        self.paths: list[str] = []
-        self.notes: list[str] = []
-        self._mask_paths: list[str] = []
+        ids: list[str] = []
+        paths: list[str] = []
+        masks_found: list[str] = []
         for image_path in chosen:
             name = image_path.relative_to(image_index.folder).with_suffix("").as_posix()
             mask_path = mask_index.find(name.removesuffix(image_suffix) + mask_suffix)
             if mask_path is None:
                 faults.append(f"{image_path}: no mask {mask_index.folder / (name.removesuffix(image_suffix) + mask_suffix)}.*")
                 continue
-            self.ids.append(name)
-            self.paths.append(str(image_path))
-            self._mask_paths.append(str(mask_path))
-        raise_if_any(faults, source=f"the mask folders {image_index.folder} and {mask_index.folder}")
+            ids.append(name)
+            paths.append(str(image_path))
+            masks_found.append(str(mask_path))
+        source = f"the mask folders {image_index.folder} and {mask_index.folder}"
+        if on_error == "raise" or not ids:
+            raise_if_any(faults, source=source)
+        self.skipped, self.notes = faults, counted(faults, "faults skipped")
+        self.ids: Sequence[str] = PackedStrings(ids)
+        self.paths: Sequence[str] = PackedStrings(paths)
+        self._mask_paths = PackedStrings(masks_found)
         self._no_objects = AnnotationTable([NO_OBJECTS])
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.sample(index, read_image(self.paths[index]))
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
+        """Image ``index`` with the pixels given."""
         segmentation = self._coding.read(Path(self._mask_paths[index]))
-        return make_sample(
-            self.ids[index], self.paths[index], read_image(self.paths[index]), self.annotation(index), segmentation
-        )
+        return make_sample(self.ids[index], self.paths[index], image, self.annotation(index), segmentation)
 
     def annotation(self, index: int) -> Annotation:
         """No objects: nothing says where one ends and the next begins."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+OnError = Literal["raise", "skip"]  # what happens to a picture whose files are damaged
 
 SHOWN = 20
 

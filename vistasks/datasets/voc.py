@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,8 @@ from vistasks.datasets.class_names import ClassTable, labelled_ids
 from vistasks.datasets.files import ImageIndex, existing_root, inside
 from vistasks.datasets.images import image_size, read_image
 from vistasks.datasets.masks import MaskCoding, index_coding
-from vistasks.datasets.problems import raise_if_any
+from vistasks.datasets.packed import PackedStrings
+from vistasks.datasets.problems import OnError, counted, raise_if_any
 from vistasks.datasets.voc_splits import SplitLists, Task, VocFolder, find_voc_folder, read_split
 from vistasks.datasets.voc_xml import VocFile, VocObject, read_voc_xml
 from vistasks.registry import DATASETS
@@ -41,6 +43,7 @@ class VocDataset:
         one_based: corners are 1-based and inclusive, as VOC defines them: ``x1 = xmin - 1, x2 = xmax``. False: as written.
         labelled_classes: the detection classes whose objects are all marked; None: all classes.
         other_classes: objects of a class that is not in ``classes`` are an error, or left out and counted.
+        on_error: pictures with a damaged or missing file or a bad box are an error, or left out and listed in ``skipped``.
 
     Raises:
         FileNotFoundError: the root, a folder or the list is missing.
@@ -60,24 +63,29 @@ class VocDataset:
         one_based: bool = True,
         labelled_classes: list[str] | None = None,
         other_classes: Literal["error", "drop"] = "error",
+        on_error: OnError = "raise",
     ) -> None:
         folder = find_voc_folder(existing_root(root), split)
         lists = read_split(folder, split, tasks)
         coding = _mask_coding(classes, segmentation_classes, mask_values) if "segment" in tasks else None
-        builder = _Builder(folder, lists, coding, BoxJudge(bad_boxes), one_based, "detect" in tasks)
+        builder = _Builder(folder, lists, coding, BoxJudge(bad_boxes), one_based, "detect" in tasks, on_error)
         files = builder.read_files() if "detect" in tasks else {}
         names = _detection_names(classes, folder, files) if "detect" in tasks else ()
         table = ClassTable(names, other_classes)
         builder.read_objects(files, table)
         source = f"the VOC folder {folder.root}" + (f", split '{split}'" if split else "")
-        faults = [*builder.faults, *table.errors, *builder.judge.errors]
+        of_pictures = [*builder.faults, *builder.judge.errors]
+        self.skipped = of_pictures if on_error == "skip" else []
+        faults = table.errors if on_error == "skip" else [*of_pictures, *table.errors]
         raise_if_any(faults, source=source, advice=[table.advice, builder.judge.advice])
         if not builder.ids:
-            raise ValueError(f"{source}: no image is left to read")
+            raise ValueError(f"{source}: no image is left to read" + "".join(f"\n{n}" for n in counted(self.skipped, "faults")))
         self.classes = ClassNames(names, coding.classes if coding else ())
-        self.ids, self.paths = builder.ids, builder.paths
-        self.notes = [*builder.notes(), *table.notes, *builder.judge.notes]
-        self._mask_paths = builder.mask_paths
+        self.ids: Sequence[str]
+        self.paths: Sequence[str]
+        self.ids, self.paths = PackedStrings(builder.ids), PackedStrings(builder.paths)
+        self.notes = [*counted(self.skipped, "faults skipped"), *builder.notes(), *table.notes, *builder.judge.notes]
+        self._mask_paths = PackedStrings(builder.mask_paths)
         self._has_boxes = np.array(builder.has_boxes, dtype=np.bool_)
         self._table = AnnotationTable(builder.rows)
         self._coding = coding
@@ -87,9 +95,13 @@ class VocDataset:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        path, mask_path = self.paths[index], self._mask_paths[index]
+        return self.sample(index, read_image(self.paths[index]))
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
+        """Image ``index`` with the pixels given."""
+        mask_path = self._mask_paths[index]
         segmentation = self._coding.read(Path(mask_path)) if self._coding and mask_path else None
-        return make_sample(self.ids[index], path, read_image(path), self.annotation(index), segmentation)
+        return make_sample(self.ids[index], self.paths[index], image, self.annotation(index), segmentation)
 
     def annotation(self, index: int) -> Annotation:
         """The objects of image ``index`` without decoding it."""
@@ -127,10 +139,11 @@ class _Builder:
     judge: BoxJudge
     one_based: bool
     detect: bool
+    on_error: OnError
     faults: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    mask_paths: list[str | None] = field(default_factory=list)
+    mask_paths: list[str] = field(default_factory=list)  # empty where a picture has none
     has_boxes: list[bool] = field(default_factory=list)
     rows: list[ImageObjects] = field(default_factory=list)
     without_mask: int = 0
@@ -154,8 +167,9 @@ class _Builder:
     def read_objects(self, files: dict[str, VocFile], table: ClassTable) -> None:
         """Fills the rows from the lists and the xml files; faults are kept for one error at the end."""
         images = ImageIndex(self.folder.images, deep=not self.folder.bare)
+        unreadable = frozenset(self.lists.detect or ()) - files.keys() if self.detect else frozenset()
         for name in self.lists.names():
-            file = files.get(name)
+            file, errors = files.get(name), len(self.judge.errors)
             try:
                 image_path = self._image_path(images, name, file)
                 mask_path = self._mask_path(name)
@@ -168,9 +182,11 @@ class _Builder:
             except (ValueError, OSError) as error:
                 self.faults.append(str(error))
                 continue
+            if name in unreadable or (self.on_error == "skip" and len(self.judge.errors) > errors):
+                continue  # an object that is missing would be learnt as background
             self.ids.append(name)
             self.paths.append(str(image_path))
-            self.mask_paths.append(None if mask_path is None else str(mask_path))
+            self.mask_paths.append("" if mask_path is None else str(mask_path))
             self.has_boxes.append(file is not None)
             self.rows.append(row)
 
