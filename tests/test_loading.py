@@ -195,3 +195,55 @@ def test_pictures_of_any_kind_reach_the_batch(tmp_path: Path, mode: str) -> None
     pipe = Pipeline(build_dataset(config, "train"), None, None, InputConfig(), 0)
     (batch, _), = loader(pipe, 0, shuffle=False)  # fmt: skip
     assert batch.images.shape == (1, 3, 64, 64) and batch.images.float().std() > 0
+
+
+def skipping(root: Path, workers: int, *, shuffle: bool) -> Batches:
+    pipe = pipeline(root)
+    order = EpochOrder(len(pipe), batch_size=2, shuffle=shuffle, seed=0)
+    return batches(pipe, order, classes=pipe.dataset.classes, divisor=32, workers=workers, on_error="skip")
+
+
+def test_skipped_pictures_are_counted_and_replaced_in_training_only(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, count=6)
+    train, evaluation = skipping(root, 0, shuffle=True), skipping(root, 0, shuffle=False)
+    bad = [root / "JPEGImages" / f"scene_{number}.png" for number in (2, 3, 5)]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:200])
+    seen = [list(batch.paths) for batch, _ in train]
+    assert [len(paths) for paths in seen] == [2, 2, 2]  # full, or a run's steps would change
+    assert not {str(path) for path in bad} & {path for paths in seen for path in paths}
+    assert set(train.skipped) == {str(path) for path in bad} and all("truncated" in text for text in train.skipped.values())
+    assert [list(batch.paths) for batch, _ in skipping(root, 0, shuffle=True)] == seen  # others are drawn from the seed
+    left = [batch.image_ids for batch, _ in evaluation]
+    assert left == [("scene_0", "scene_1"), ("scene_4",)]  # and nothing for the batch that is gone altogether
+    for path in (root / "JPEGImages").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"data\.on_error=skip: 20 pictures in a row could not be read.*scene_\d\.png"):
+        list(train)
+
+
+class Deadly:
+    """Kills its process at one picture, as a decoder that crashes does."""
+
+    key = None
+
+    def __call__(self, sample: Sample) -> np.ndarray:
+        if sample.image_id == "scene_3":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.zeros((0, 4), np.float32)
+
+
+def test_a_worker_that_dies_names_the_picture_it_was_reading(root: Path) -> None:
+    pipe = Pipeline(pipeline(root).dataset, Deadly(), None, InputConfig(), 0)
+    with pytest.raises(OSError, match=r"a data worker died .* while it read \S*scene_3\.png\. Either memory ran out"):
+        list(loader(pipe, 1, shuffle=False))
+
+
+def test_workers_map_the_index_instead_of_copying_it(root: Path) -> None:
+    there = loader(pipeline(root), 1, shuffle=False)
+    list(there)
+    (worker,) = there._iterator._workers  # type: ignore[union-attr]
+    maps = Path(f"/proc/{worker.pid}/maps")
+    if not maps.exists():
+        pytest.skip("needs Linux's /proc")
+    assert "memfd:vistasks" in maps.read_text()
