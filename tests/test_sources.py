@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vistasks.sources import list_pictures, source_folder
+from vistasks.sources import camera_index, is_live, list_pictures, source_folder
 
 
 @pytest.fixture
@@ -56,10 +56,12 @@ def test_videos_in_a_folder_without_pictures_are_pointed_at(tmp_path: Path) -> N
         list_pictures(tmp_path)
 
 
-@pytest.mark.parametrize("source", ["0", "rtsp://camera/live"])
-def test_cameras_and_streams_are_not_read_yet(source: str) -> None:
-    with pytest.raises(ValueError, match="cameras and network streams cannot be read yet"):
-        list_pictures(source)
+def test_cameras_and_addresses_are_live_unless_a_file_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "7").mkdir()
+    sources = ["0", "/dev/video3", "rtsp://x/y", "http://x/y.mp4", "7", "2012", "clip.mp4", "photos/*.jpg", Path("x")]
+    assert [is_live(source) for source in sources] == [True, True, True, True, False, False, False, False, False]
+    assert [camera_index(str(source)) for source in sources[:3]] == [0, 3, None]
 
 
 def test_hidden_folders_do_not_count(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from pathlib import Path
 
 from vistasks.datasets.images import IMAGE_SUFFIXES as SUFFIXES
@@ -12,6 +13,20 @@ from vistasks.video.sources import SUFFIXES as VIDEO_SUFFIXES
 def is_video(source: str | Path) -> bool:
     """Whether the source's name ends as a video file's does."""
     return Path(source).suffix.lower() in VIDEO_SUFFIXES
+
+
+def camera_index(source: str) -> int | None:
+    """OpenCV's number of the camera that ``--source`` names by its number or as /dev/videoN; None where it names none."""
+    found = re.fullmatch(r"(?:/dev/video)?(\d{1,3})", source)
+    return int(found.group(1)) if found else None
+
+
+def is_live(source: str | Path) -> bool:
+    """Whether the source is a camera or an address; a file or folder with a number for a name comes first."""
+    text = str(source)
+    if camera_index(text) is not None:
+        return text.startswith("/dev/") or not Path(text).exists()
+    return isinstance(source, str) and "://" in text
 
 
 def source_folder(source: str | Path) -> Path:
@@ -59,9 +74,7 @@ def _below(folder: Path) -> list[Path]:
 
 def _nothing(source: str | Path, found: list[Path]) -> str:
     """What to say where a source means no picture."""
-    name, path = str(source), Path(source)
-    if name.isdigit() or "://" in name:
-        return f"{name}: there is no such file, and cameras and network streams cannot be read yet"
+    path = Path(source)
     if path.is_dir():
         what = "no picture in this folder"
     elif found:

@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
-    parser.add_argument("--source", required=True, help="a picture, a folder, a glob in quotes, or a video file")
+    parser.add_argument("--source", required=True, help="a picture, folder, glob in quotes, video file, camera number or address")
     parser.add_argument("--output", required=True, metavar="DIR", help="where the results go")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--score", type=float, default=0.5, help="keep detections with at least this score (default .5)")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures that go through the network at once")
     parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
     parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture")
-    live = parser.add_argument_group("tracking and watching")
+    live = parser.add_argument_group("tracking and live sources")
+    live.add_argument(
+        "--reconnect", type=float, default=60.0, metavar="S", help="try a lost stream again for S seconds (60; inf: for ever)"
+    )
     live.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame, and draw traces")
     live.add_argument(
         "--line",

@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from vistasks.predictor import Predictor
-from vistasks.sources import is_video
+from vistasks.sources import is_live, is_video
 from vistasks.video.options import InferOptions
 from vistasks.video.protocols import FrameSource, Publisher, Tracker
 from vistasks.video.sources import VideoReader
 
 
 def open_frames(source: str | Path, options: InferOptions) -> FrameSource | None:
-    """The source of frames that ``source`` means; None where it means pictures (a file, a folder, a glob).
+    """The source of frames that ``source`` means (a video file, a camera, an address); None where it means pictures (a file, a
+    folder, a glob).
 
-    Raises a ``ValueError`` where there is no such video.
+    Raises a ``ValueError`` where there is no such video, camera or stream.
     """
+    if is_live(source):
+        from vistasks.video.live import open_live
+
+        return open_live(str(source), reconnect=options.reconnect)
     if is_video(source) and not Path(source).is_dir():
         return VideoReader(source)
     return None

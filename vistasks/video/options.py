@@ -31,6 +31,7 @@ class InferOptions:
         part_frames: about how many frames a part has that an interrupted run does not lose.
         track: number the objects from frame to frame and draw where they were.
         line: lines "x1,y1,x2,y2" in pixels at which objects are counted; they are tracked for it.
+        reconnect: for how many seconds the lost connection of a live source is tried again before the run ends.
     """
 
     on_error: OnError = "skip"
@@ -49,11 +50,14 @@ class InferOptions:
     part_frames: int = 120
     track: bool = False
     line: Sequence[str] = ()
+    reconnect: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("propose_every", "segment_every", "threads", "part_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1; received {value}")
+        if not self.reconnect >= 0:
+            raise ValueError(f"--reconnect must be 0 or more seconds (inf: for ever); received {self.reconnect}")
         if self.frame_rate is not None and not 0 < self.frame_rate <= 1000:
             raise ValueError(f"--frame-rate must be over 0 and at most 1000 frames per second; received {self.frame_rate}")
