@@ -145,13 +145,23 @@ def test_weights_of_another_model_show_the_difference(model: MultiTaskModel, con
         restore(other, weights, "best.safetensors")
     lines = str(caught.value).splitlines()
     assert lines[0] == "best.safetensors: these weights are not of this model:"
-    assert lines[1].startswith("  other shapes (4): heads.detection.classify.bias: (3,) in the file, (4,) in the model; ")
+    first = "heads.detection.stages.0.classify.bias: (3,) in the file, (4,) in the model; "
+    assert lines[1].startswith(f"  other shapes (4): {first}")
     name, value = next(iter(weights.items()))
     del weights[name]
     weights["extra"] = value
     with pytest.raises(ValueError) as caught:
         restore(model, weights, "best.safetensors")
     assert str(caught.value).splitlines()[1:] == [f"  missing (1): {name}", "  unexpected (1): extra"]
+
+
+def test_weights_under_the_names_of_an_earlier_version(model: MultiTaskModel) -> None:
+    present = "heads.detection.stages.0."
+    earlier = {name.replace(present, "heads.detection."): value + 1 for name, value in model.state_dict().items()}
+    assert not any(name.startswith(present) for name in earlier)
+    restore(model, earlier, "x")
+    named = {name.replace(present, "heads.detection."): value for name, value in model.state_dict().items()}
+    assert all(torch.equal(value, earlier[name]) for name, value in named.items())
 
 
 def test_a_refused_file_leaves_the_model_alone(model: MultiTaskModel) -> None:

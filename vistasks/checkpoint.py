@@ -99,6 +99,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) -> None:
     """Loads weights whose names and shapes must be the model's; the ``ValueError`` lists what differs."""
     own = model.state_dict()
+    weights = {_present_name(name, model): tensor for name, tensor in weights.items()}
     shapes = [
         f"{name}: {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the model"
         for name in own.keys() & weights.keys()
@@ -110,6 +111,14 @@ def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) ->
     if lines:
         raise ValueError("\n".join([f"{where}: these weights are not of this model:", *lines]))
     model.load_state_dict(weights)
+
+
+def _present_name(name: str, model: MultiTaskModel) -> str:
+    for task, head in model.heads.items():
+        for before, now in head.earlier_names.items():
+            if name.startswith(f"heads.{task}.{before}"):
+                return f"heads.{task}.{now}{name.removeprefix(f'heads.{task}.{before}')}"
+    return name
 
 
 class LoadedModel:

@@ -36,6 +36,22 @@ def test_contract_of_the_warping_detector() -> None:
     check_head(*build("region_classifier", roi="warp", warp={"crop": 64, "context": 4}, hidden=[32]))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"roi": "pool", "align": {"stride": 8, "size": 2}},
+        {"align": {"stride": [4, 8, 16], "size": 3, "reduce": 16, "canonical": 40}, "class_agnostic": True},
+        {"box_loss": {"kind": "giou", "weight": 2.0}, "label_smoothing": 0.1},
+        {"box_loss": {"kind": "ciou"}, "sampling": {"balance": True, "jitter": 3}},
+        {"refine": {"foreground_iou": [0.6, 0.7]}, "decoding": {"passes": 2, "voting": 0.6}},
+        {"refine": {"foreground_iou": [0.6], "keep": 2}, "class_agnostic": True, "decoding": {"soft_nms": 0.5}},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_contract_of_the_region_classifiers_options(options: dict[str, object]) -> None:
+    check_head(*build("region_classifier", hidden=[16], **options))
+
+
 def test_an_empty_registry_fails_at_collection() -> None:
     with pytest.raises(RuntimeError, match="no head is registered"):
         names(Registry("head"))

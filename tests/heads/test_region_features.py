@@ -19,7 +19,7 @@ def encode(images: torch.Tensor) -> Features:
 
 def test_aligned_regions_read_the_place_they_cover() -> None:
     ramp = torch.arange(8.0).expand(1, 4, 8, 8).contiguous()  # the column, at stride 8
-    regions = AlignedRegions(trunk=TRUNK, stride=8, size=2, reduce=None)
+    regions = AlignedRegions(trunk=TRUNK, strides=[8], size=2, reduce=None)
     boxes = torch.tensor([[16.0, 0, 32, 16], [32.0, 16, 64, 48]])
     found = regions(Features({8: ramp}), [boxes], encode)
     # the cell (i, j) covers [8j, 8j + 8): at x the ramp is x / 8 - 1/2
@@ -30,14 +30,37 @@ def test_aligned_regions_read_the_place_they_cover() -> None:
 def test_aligned_regions_of_several_images_keep_their_order() -> None:
     maps = torch.stack([torch.full((4, 8, 8), value) for value in (1.0, 2.0, 3.0)])
     box = torch.tensor([[0.0, 0, 32, 32]])
-    aligned = AlignedRegions(trunk=TRUNK, stride=8, size=1, reduce=None)
+    aligned = AlignedRegions(trunk=TRUNK, strides=[8], size=1, reduce=None)
     found = aligned(Features({8: maps}), [box, box[:0], box.repeat(2, 1)], encode)
     assert found[:, 0, 0, 0].tolist() == [1, 3, 3]
 
 
+def test_a_regions_size_picks_its_level() -> None:
+    trunk = Trunk("fpn", {4: 2, 8: 2, 16: 2}, {})
+    regions = AlignedRegions(trunk=trunk, strides=[16, 4, 8], size=2, reduce=None, canonical=112)
+    sides = torch.tensor([1.0, 55, 57, 111, 113, 500])  # stride 16 from 112 on, half of it at half the side
+    boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], dim=1)
+    assert [regions.strides[level] for level in regions.levels(boxes)] == [4, 4, 8, 8, 16, 16]
+    maps = {stride: torch.full((2, 2, 512 // stride, 512 // stride), float(stride)) for stride in (4, 8, 16)}
+    found = regions(Features(maps), [boxes[:3], boxes[3:]], encode)
+    assert found[:, 0, 0, 0].tolist() == [4, 4, 8, 8, 16, 16]
+
+
+def test_levels_of_different_width_need_a_reduction() -> None:
+    with pytest.raises(ValueError, match=r"have 4 at 8, 6 at 16; add a neck such as fpn, or set align\.reduce"):
+        AlignedRegions(trunk=TRUNK, strides=[8, 16], size=2, reduce=None)
+    assert AlignedRegions(trunk=TRUNK, strides=[8, 16], size=2, reduce=3).channels == 3
+
+
+def test_pooling_takes_the_maximum() -> None:
+    ramp = torch.arange(8.0).expand(1, 4, 8, 8).contiguous()
+    pooled = AlignedRegions(trunk=TRUNK, strides=[8], size=2, reduce=None, pool=True)
+    assert pooled(Features({8: ramp}), [torch.tensor([[0.0, 0, 24, 24]])], encode)[0, 0, 0].tolist() == [1, 3]
+
+
 def test_a_stride_that_the_trunk_lacks() -> None:
     with pytest.raises(TrunkMismatch, match="needs maps at strides 4, but the trunk 'trunk' has strides 8, 16"):
-        AlignedRegions(trunk=TRUNK, stride=4, size=7, reduce=None)
+        AlignedRegions(trunk=TRUNK, strides=[4], size=7, reduce=None)
 
 
 def test_warping_a_box_of_the_crop_size_without_context_is_cropping() -> None:

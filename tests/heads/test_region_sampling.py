@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistasks.heads.region_sampling import RegionSampling, sample_regions
+from vistasks.heads.region_sampling import RegionSampling, label_regions, sample_regions, shaken
 from vistasks.ops.boxes import box_iou
 
 BACKGROUND = 3
@@ -76,3 +76,36 @@ def test_ignored_areas_are_neither_background_nor_foreground() -> None:
 def test_the_options_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RegionSampling(**wrong)
+
+
+def test_balanced_sampling_gives_each_object_its_share() -> None:
+    boxes = torch.tensor([[0.0, 0, 100, 100], [200.0, 200, 220, 220]])
+    proposals = torch.cat([shaken(boxes[:1], 90, 0.1), shaken(boxes[1:], 10, 0.1)])
+    arguments = (proposals, boxes, torch.tensor([0, 1]), NONE)
+    sampling = RegionSampling(per_image=16, foreground_fraction=1, balance=True, add_ground_truth=False)
+    assert sample_regions(*arguments, background=BACKGROUND, sampling=sampling).labels.tolist().count(1) == 8
+    few = RegionSampling(per_image=60, foreground_fraction=1, balance=True, add_ground_truth=False)
+    assert sample_regions(*arguments, background=BACKGROUND, sampling=few).labels.tolist().count(1) == 10  # all there are
+
+
+def test_balanced_sampling_gives_each_overlap_its_share() -> None:
+    boxes = torch.tensor([[0.0, 0, 100, 100]])
+    far, near = torch.tensor([[90.0, 0, 190, 100]]).repeat(200, 1), torch.tensor([[40.0, 0, 140, 100]]).repeat(20, 1)
+    sampling = RegionSampling(per_image=20, foreground_fraction=0, background_iou=(0.0, 0.5), balance=True)
+    found = sample_regions(torch.cat([far, near]), boxes, torch.tensor([0]), NONE, background=BACKGROUND, sampling=sampling)
+    assert (found.boxes[:, 0] == 40).sum() == 10
+
+
+def test_shaken_objects_join_the_proposals() -> None:
+    boxes = torch.tensor([[10.0, 10, 50, 30]])
+    sampling = RegionSampling(per_image=200, foreground_fraction=1, jitter=100, jitter_strength=0.2, add_ground_truth=False)
+    found = sample_regions(NONE, boxes, torch.tensor([2]), NONE, background=BACKGROUND, sampling=sampling)
+    assert len(found.boxes) == 100 and not found.boxes.eq(boxes).all(dim=1).any()
+    assert ((found.boxes - boxes).abs() <= torch.tensor([8.0, 4, 8, 4]) + 1e-4).all()
+
+
+def test_labelling_by_another_overlap() -> None:
+    boxes, crowd = torch.tensor([[0.0, 0, 100, 100]]), torch.tensor([[500.0, 500, 600, 600]])
+    regions = torch.tensor([[0.0, 0, 100, 65], [0.0, 0, 100, 75], [510.0, 510, 550, 550]])
+    found = label_regions(regions, boxes, torch.tensor([1]), crowd, background=BACKGROUND, foreground_iou=0.7)
+    assert found.labels.tolist() == [BACKGROUND, 1] and found.matched[1].tolist() == boxes[0].tolist()

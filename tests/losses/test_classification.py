@@ -63,3 +63,10 @@ def test_gradients_are_finite_where_an_unlabelled_class_is_certain() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-5)
     assert torch.isfinite(logits.grad).all()
+
+
+def test_label_smoothing_is_pytorchs() -> None:
+    logits, target = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 2, 1, 3])
+    labelled = torch.ones(5, 4, dtype=torch.bool)
+    ours = partial_cross_entropy(logits, target, labelled=labelled, background=3, label_smoothing=0.1)
+    assert torch.allclose(ours, functional.cross_entropy(logits, target, label_smoothing=0.1))

@@ -35,6 +35,7 @@ class Head(nn.Module, ABC):
     task: ClassVar[str]  # "detection" or "segmentation"
     needs_pooling: ClassVar[bool] = False  # reads Features.pooling
     reads_image_features: bool = True  # False: only ever calls `encode` on crops of its own
+    earlier_names: ClassVar[Mapping[str, str]] = {}  # how weights' names began in earlier checkpoints -> how they begin now
 
     @abstractmethod
     def loss(self, features: Features, batch: Batch, encode: Encoder) -> dict[str, Tensor]:

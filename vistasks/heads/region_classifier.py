@@ -6,9 +6,8 @@ a softmax where the paper fits SVMs afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import PositiveInt
@@ -18,30 +17,24 @@ from torch.nn import functional
 from torchvision.ops import batched_nms
 
 from vistasks.heads.head import Head, Trunk
+from vistasks.heads.region_decoding import Decoding, select_detections
 from vistasks.heads.region_features import AlignedRegions, RegionFeatures, WarpedRegions
-from vistasks.heads.region_sampling import Fraction, Regions, RegionSampling, sample_regions
+from vistasks.heads.region_predictor import BoxLoss, Refine, RegionPredictor, best_class_boxes
+from vistasks.heads.region_sampling import Fraction, Regions, RegionSampling, label_regions, sample_regions
 from vistasks.losses.classification import partial_cross_entropy
-from vistasks.ops.boxes import clip_boxes, decode, encode, has_sides
+from vistasks.ops.boxes import clip_boxes, has_sides
 from vistasks.registry import HEADS, STRICT
 from vistasks.types import Batch, Detections, Encoder, Features
 
 
 @checked_dataclass(frozen=True, config=STRICT)
-class Decoding:
-    """From class probabilities to detections: ``score`` threshold, per-class ``nms`` IoU, ``max_detections`` of an image."""
-
-    score: Fraction = 0.05
-    nms: Fraction = 0.5
-    max_detections: PositiveInt = 100
-
-
-@checked_dataclass(frozen=True, config=STRICT)
 class Align:
-    """`AlignedRegions`: the map at ``stride``, ``size`` cells a side, ``reduce`` channels first (None: as they are)."""
+    """`AlignedRegions`: the map at ``stride`` (or the maps of a list), ``size`` cells a side, ``reduce`` channels first."""
 
-    stride: PositiveInt = 16
+    stride: PositiveInt | list[PositiveInt] = 16
     size: PositiveInt = 7
     reduce: PositiveInt | None = None
+    canonical: PositiveInt = 224
 
 
 @checked_dataclass(frozen=True, config=STRICT)
@@ -59,71 +52,97 @@ class RegionClassifier(Head):
     Args:
         trunk: what the maps look like.
         classes: the K class names; logit K is the background.
-        roi: where a region's features come from.
-        align, warp: the options of the two.
+        roi: where a region's features come from: RoIAlign, RoIPool or warped crops.
+        align, warp: the options of RoIAlign and RoIPool, and of warped crops.
         hidden: widths of the fully connected layers (the papers' are [4096, 4096]).
         dropout: after each of them.
+        class_agnostic: one box for a region instead of one for each class.
         sampling: which regions are learnt from.
+        box_loss: what the boxes are taught with.
+        label_smoothing: share of a region's target that is spread over all classes.
+        refine: further stages.
         decoding: what becomes a detection.
     """
 
     task: ClassVar[str] = "detection"
+    earlier_names: ClassVar[Mapping[str, str]] = {name: f"stages.0.{name}" for name in ("fc.", "classify.", "regress.")}
 
     def __init__(
         self,
         *,
         trunk: Trunk,
         classes: tuple[str, ...],
-        roi: Literal["align", "warp"] = "align",
+        roi: Literal["align", "pool", "warp"] = "align",
         align: Align = Align(),  # noqa: B008 - frozen
         warp: Warp = Warp(),  # noqa: B008
         hidden: list[PositiveInt] | None = None,
         dropout: Fraction = 0.0,
+        class_agnostic: bool = False,
         sampling: RegionSampling = RegionSampling(),  # noqa: B008
+        box_loss: BoxLoss = BoxLoss(),  # noqa: B008
+        label_smoothing: Fraction = 0.0,
+        refine: Refine = Refine(),  # noqa: B008
         decoding: Decoding = Decoding(),  # noqa: B008
     ) -> None:
         super().__init__()
-        self.classes, self.sampling, self.decoding = classes, sampling, decoding
+        self.classes, self.sampling, self.decoding, self.refine = classes, sampling, decoding, refine
+        self.box_loss, self.label_smoothing = box_loss, label_smoothing
         self.regions: RegionFeatures
-        if roi == "align":
-            self.regions = AlignedRegions(trunk=trunk, stride=align.stride, size=align.size, reduce=align.reduce)
-        else:
+        if roi == "warp":
             self.regions = WarpedRegions(trunk=trunk, crop=warp.crop, context=warp.context)
+        else:
+            strides = [align.stride] if isinstance(align.stride, int) else align.stride
+            self.regions = AlignedRegions(
+                trunk=trunk, strides=strides, size=align.size, reduce=align.reduce, canonical=align.canonical, pool=roi == "pool"
+            )
         self.reads_image_features = self.regions.reads_image_features
-        widths = [self.regions.channels * self.regions.size**2, *(hidden or [1024])]
-        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)) for a, b in pairwise(widths)]
-        self.fc = nn.Sequential(nn.Flatten(), *layers)
-        self.classify = nn.Linear(widths[-1], len(classes) + 1)
-        self.regress = nn.Linear(widths[-1], 4 * len(classes))
-        for layer, deviation in ((self.classify, 0.01), (self.regress, 0.001)):  # Fast R-CNN, section 2.3
-            nn.init.normal_(layer.weight, std=deviation)
-            nn.init.zeros_(layer.bias)
+        self.stages = nn.ModuleList(
+            RegionPredictor(
+                inputs=self.regions.channels * self.regions.size**2,
+                hidden=hidden or [1024],
+                classes=len(classes),
+                dropout=dropout,
+                class_agnostic=class_agnostic,
+                stage=stage,
+            )
+            for stage in range(1 + len(refine.foreground_iou))
+        )
 
-    def forward(self, features: Features, regions: Sequence[Tensor], encode: Encoder) -> tuple[Tensor, Tensor]:
-        """Class logits (R, K + 1) and box deltas (R, K, 4), float32, of all images' regions in order."""
-        hidden = self.fc(self.regions(features, regions, encode))
-        return self.classify(hidden).float(), self.regress(hidden).float().unflatten(1, (-1, 4))
+    def forward(self, features: Features, regions: Sequence[Tensor], encode: Encoder, stage: int = 0) -> tuple[Tensor, Tensor]:
+        """A stage's class logits (R, K + 1) and box deltas (R, K or 1, 4), float32, of all images' regions in order."""
+        logits, deltas = self.stages[stage](self.regions(features, regions, encode))
+        return logits, deltas
 
     def loss(self, features: Features, batch: Batch, encode: Encoder) -> dict[str, Tensor]:
+        terms = {}
         regions = [self._sample(batch, index) for index in range(len(batch))]
-        logits, deltas = self(features, [r.boxes for r in regions], encode)
-        labels = torch.cat([r.labels for r in regions])
-        background = len(self.classes)
-        owners = torch.cat([torch.full_like(r.labels, index) for index, r in enumerate(regions)])
-        known = functional.pad(batch.detection_labelled, (0, 1), value=True)[owners]  # (R, K + 1)
-        return {
-            "classification": partial_cross_entropy(logits, labels, labelled=known, background=background),
-            "box": self._box_loss(deltas, regions, labels),
-        }
+        for stage in range(len(self.stages)):
+            if stage:
+                regions = self._refined(regions, logits, deltas, batch, stage)  # noqa: F821 - of the stage before
+            logits, deltas = self(features, [r.boxes for r in regions], encode, stage)
+            name, weight = (f"_{stage + 1}", self.refine.loss_weight) if stage else ("", 1.0)
+            for term, value in self._stage_loss(logits, deltas, regions, batch, stage).items():
+                terms[f"{term}{name}"] = weight * value
+        return terms
 
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> list[Detections]:
-        logits, deltas = self(features, batch.proposals, encode)
-        counts = [len(p) for p in batch.proposals]
-        scores = logits.softmax(dim=1)
-        return [
-            self._decode(s, d, proposals, batch, index)
-            for index, (s, d, proposals) in enumerate(zip(scores.split(counts), deltas.split(counts), batch.proposals))
-        ]
+        regions = list(batch.proposals)
+        totals = [torch.zeros(len(r), len(self.classes) + 1, device=r.device) for r in regions]
+        last = len(self.stages) + self.decoding.passes - 1
+        boxes: list[Tensor] = []
+        for step in range(last):
+            stage = min(step, len(self.stages) - 1)
+            logits, deltas = self(features, regions, encode, stage)
+            counts = [len(r) for r in regions]
+            totals = [total + s for total, s in zip(totals, logits.softmax(dim=1).split(counts))]
+            moved = [self._predictor(stage).boxes(r, d) for r, d in zip(regions, deltas.split(counts))]
+            boxes = [clip_boxes(b, size) for b, size in zip(moved, batch.sizes)]
+            if step < last - 1:
+                regions, totals = self._best(totals, boxes)
+        return [self._detections(t / last, b, batch, index) for index, (t, b) in enumerate(zip(totals, boxes))]
+
+    def _predictor(self, stage: int) -> RegionPredictor:
+        return cast(RegionPredictor, self.stages[stage])
 
     def _sample(self, batch: Batch, index: int) -> Regions:
         proposals = batch.proposals[index]
@@ -138,21 +157,57 @@ class RegionClassifier(Head):
             sampling=self.sampling,
         )
 
-    def _box_loss(self, deltas: Tensor, regions: Sequence[Regions], labels: Tensor) -> Tensor:
-        """Smooth L1 of the foreground's own class, over the number of all regions (Fast R-CNN, eq. 1-3)."""
-        foreground = torch.nonzero(labels < len(self.classes)).flatten()
-        target = encode(torch.cat([r.boxes for r in regions]), torch.cat([r.matched for r in regions]))
-        own = deltas[foreground, labels[foreground]]  # (F, 4)
-        loss = functional.smooth_l1_loss(own, target[foreground], reduction="sum")
-        return loss / max(len(labels), 1)
+    def _refined(
+        self, regions: Sequence[Regions], logits: Tensor, deltas: Tensor, batch: Batch, stage: int
+    ) -> list[Regions]:
+        """The regions where the stage before has moved them, labelled anew by this stage's IoU."""
+        counts, refined = [len(r.boxes) for r in regions], []
+        for index, (scores, moves, old) in enumerate(zip(logits.detach().split(counts), deltas.detach().split(counts), regions)):
+            boxes, _ = best_class_boxes(scores, self._predictor(stage - 1).boxes(old.boxes, moves))
+            boxes = clip_boxes(boxes, batch.sizes[index])
+            refined.append(
+                label_regions(
+                    boxes[has_sides(boxes, 1.0)],
+                    batch.boxes[index],
+                    batch.labels[index],
+                    batch.ignored[index],
+                    background=len(self.classes),
+                    foreground_iou=self.refine.foreground_iou[stage - 1],
+                )
+            )
+        return refined
 
-    def _decode(self, scores: Tensor, deltas: Tensor, proposals: Tensor, batch: Batch, index: int) -> Detections:
+    def _stage_loss(
+        self, logits: Tensor, deltas: Tensor, regions: Sequence[Regions], batch: Batch, stage: int
+    ) -> dict[str, Tensor]:
+        labels, background = torch.cat([r.labels for r in regions]), len(self.classes)
+        owners = torch.cat([torch.full_like(r.labels, index) for index, r in enumerate(regions)])
+        known = functional.pad(batch.detection_labelled, (0, 1), value=True)[owners]  # (R, K + 1)
+        boxes, matched = torch.cat([r.boxes for r in regions]), torch.cat([r.matched for r in regions])
+        return {
+            "classification": partial_cross_entropy(
+                logits, labels, labelled=known, background=background, label_smoothing=self.label_smoothing
+            ),
+            "box": self._predictor(stage).box_loss(
+                deltas, boxes, matched, labels, background=background, loss=self.box_loss
+            ),
+        }
+
+    def _best(self, totals: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The regions that go on to the next stage, with their scores so far."""
+        regions, scores = [], []
+        for total, moved in zip(totals, boxes):
+            box, label = best_class_boxes(total, moved)
+            foreground = torch.where(has_sides(box, 1.0), total[:, :-1].amax(dim=1), -1.0)
+            kept = batched_nms(box, foreground, label, self.refine.nms)[: self.refine.keep]
+            kept = kept[foreground[kept] >= 0]
+            regions.append(box[kept])
+            scores.append(total[kept])
+        return regions, scores
+
+    def _detections(self, scores: Tensor, boxes: Tensor, batch: Batch, index: int) -> Detections:
+        """Those of one image, from scores (R, K + 1) and clipped boxes (R, K or 1, 4)."""
         (height, width), (original_height, original_width) = batch.sizes[index], batch.original_sizes[index]
-        boxes = clip_boxes(decode(proposals, deltas), (height, width))  # (P, K, 4)
-        scores = scores[:, :-1]
-        region, label = torch.nonzero((scores > self.decoding.score) & has_sides(boxes), as_tuple=True)
-        boxes, scores = boxes[region, label], scores[region, label]
-        kept = batched_nms(boxes, scores, label, self.decoding.nms)[: self.decoding.max_detections]
-        back = boxes.new_tensor([original_width / width, original_height / height] * 2)
-        found = (boxes[kept] * back).cpu().numpy(), scores[kept].cpu().numpy(), label[kept].cpu().numpy()
-        return Detections(*found, class_names=self.classes)
+        found, left, label = select_detections(scores, boxes, self.decoding)
+        back = found.new_tensor([original_width / width, original_height / height] * 2)
+        return Detections((found * back).cpu().numpy(), left.cpu().numpy(), label.cpu().numpy(), class_names=self.classes)

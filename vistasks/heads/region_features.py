@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+from torchvision.ops import roi_align, roi_pool
 
 from vistasks.heads.head import Trunk, require_strides
 from vistasks.types import Encoder, Features
@@ -26,31 +27,66 @@ class RegionFeatures(nn.Module, ABC):
 
 
 class AlignedRegions(RegionFeatures):
-    """RoIAlign (He et al. 2017, section 3) of one map of the image's features.
+    """RoIAlign (He et al. 2017, section 3) or RoIPool (Girshick 2015, section 2.1) of the image's features.
+
+    With several maps a region of side s = sqrt(w h) reads the one whose stride is 16 s / ``canonical``, rounded down to a power
+    of 2 and to what there is (Lin et al. 2017, "Feature pyramid networks", eq. 1, with 224 for ``canonical``).
 
     Args:
         trunk: what the maps look like.
-        stride: which map.
+        strides: which maps; several must have one number of channels, unless ``reduce`` is given.
         size: cells of the output per side.
         reduce: a 1x1 convolution to this many channels before pooling; None: the map as it is.
+        canonical: the side in pixels of a region that reads stride 16.
+        pool: RoIPool's maximum over rounded cells instead of RoIAlign.
     """
 
     reads_image_features = True
 
-    def __init__(self, *, trunk: Trunk, stride: int, size: int, reduce: int | None) -> None:
+    def __init__(
+        self, *, trunk: Trunk, strides: Sequence[int], size: int, reduce: int | None, canonical: int = 224, pool: bool = False
+    ) -> None:
         super().__init__()
-        require_strides("region_classifier", trunk, [stride])
-        self.stride, self.size = stride, size
-        self.channels = reduce or trunk.channels[stride]
-        self.reduce = nn.Sequential(nn.Conv2d(trunk.channels[stride], reduce, 1), nn.ReLU()) if reduce else nn.Identity()
+        require_strides("region_classifier", trunk, strides)
+        self.strides, self.size, self.canonical, self.pool = sorted(strides), size, canonical, pool
+        widths = {stride: trunk.channels[stride] for stride in self.strides}
+        if reduce is None and len(set(widths.values())) > 1:
+            raise ValueError(
+                f"align.stride: several maps must have one number of channels, but those of '{trunk.name}' have "
+                f"{', '.join(f'{c} at {s}' for s, c in widths.items())}; add a neck such as fpn, or set align.reduce"
+            )
+        self.channels = reduce or widths[self.strides[0]]
+        layers = [nn.Sequential(nn.Conv2d(width, reduce, 1), nn.ReLU()) if reduce else nn.Identity() for width in widths.values()]
+        self.reduce: nn.Module = layers[0] if len(layers) == 1 else nn.ModuleList(layers)
 
     def forward(self, features: Features, regions: Sequence[Tensor], encode: Encoder) -> Tensor:
+        if len(self.strides) == 1:
+            return self._pooled(self.reduce(features.maps[self.strides[0]]), [r.float() for r in regions], self.strides[0])
+        counts = [len(r) for r in regions]
+        boxes = torch.cat([r.float() for r in regions])
+        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(boxes)
+        rois, level = torch.cat([image[:, None], boxes], dim=1), self.levels(boxes)
+        pooled = boxes.new_zeros(len(boxes), self.channels, self.size, self.size)
+        for index, stride in enumerate(self.strides):  # also without a region, so that every layer stays in the graph
+            mine = torch.nonzero(level == index).flatten()
+            source = cast(nn.ModuleList, self.reduce)[index](features.maps[stride])
+            pooled = pooled.index_copy(0, mine, self._pooled(source, rois[mine], stride))
+        return pooled
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """(R, 4) -> (R,) which of the strides each region reads."""
+        side = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).clamp(min=1).sqrt()
+        power = torch.floor(torch.log2(16 * side / self.canonical) + 1e-6)
+        steps = torch.log2(torch.tensor(self.strides, device=boxes.device, dtype=torch.float32))
+        return (power[:, None] >= steps[None]).sum(dim=1).sub(1).clamp(min=0)
+
+    def _pooled(self, source: Tensor, regions: Tensor | list[Tensor], stride: int) -> Tensor:
         # in float32: RoIAlign has no bf16 kernel on the CPU, and box coordinates lose whole pixels in 16 bits
-        source = self.reduce(features.maps[self.stride]).float().contiguous()
+        source = source.float().contiguous()
         with torch.autocast(source.device.type, enabled=False):
-            return roi_align(
-                source, [r.float() for r in regions], self.size, 1 / self.stride, sampling_ratio=2, aligned=True
-            )
+            if self.pool:
+                return roi_pool(source, regions, self.size, 1 / stride)
+            return roi_align(source, regions, self.size, 1 / stride, sampling_ratio=2, aligned=True)
 
 
 class WarpedRegions(RegionFeatures):

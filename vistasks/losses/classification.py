@@ -10,7 +10,13 @@ from vistasks.types import IGNORE_INDEX
 
 
 def partial_cross_entropy(
-    logits: Tensor, target: Tensor, *, labelled: Tensor, background: int | None, class_weights: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    *,
+    labelled: Tensor,
+    background: int | None,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Softmax cross-entropy where "background" means "background or any class that this image does not label".
 
@@ -25,6 +31,7 @@ def partial_cross_entropy(
         target: (N, ...) int64 class ids; 255 = ignore.
         labelled: (N, C) bool; the background's column is not read.
         background: the background's id, or None where the classes have none: then only marked examples count.
+        label_smoothing: share of each target that is spread evenly over all classes (Szegedy et al. 2016, section 7).
         class_weights: (C,) factors; the loss is the weighted mean, as in PyTorch's own.
 
     Returns:
@@ -46,6 +53,8 @@ def partial_cross_entropy(
         member[:, background] = True
         outside = log_probability.masked_fill(~member.view(spread), -torch.inf)
         negative = torch.where(target == background, -outside.logsumexp(dim=1), negative)
+    if label_smoothing:
+        negative = (1 - label_smoothing) * negative - label_smoothing * log_probability.mean(dim=1)
     weights = valid.to(logits.dtype)
     if class_weights is not None:
         weights = weights * class_weights[safe]

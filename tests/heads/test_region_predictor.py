@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+
+from vistasks.heads.region_predictor import BoxLoss, RegionPredictor, best_class_boxes
+from vistasks.ops.boxes import encode
+
+REGIONS = torch.tensor([[0.0, 0, 20, 20], [10.0, 10, 40, 50], [5.0, 5, 9, 9]])
+OBJECTS = torch.tensor([[2.0, 0, 22, 24], [10.0, 14, 44, 50], [0.0, 0, 1, 1]])
+LABELS = torch.tensor([1, 0, 2])  # 2: background
+
+
+def predictor(*, class_agnostic: bool = False, stage: int = 0) -> RegionPredictor:
+    return RegionPredictor(inputs=8, hidden=[4], classes=2, dropout=0, class_agnostic=class_agnostic, stage=stage)
+
+
+@pytest.mark.parametrize("kind", ["smooth_l1", "giou", "ciou"])
+@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_the_exact_deltas_cost_nothing_and_others_do(
+    kind: Literal["smooth_l1", "giou", "ciou"], stage: int, class_agnostic: bool
+) -> None:
+    layers = predictor(class_agnostic=class_agnostic, stage=stage)
+    right = encode(REGIONS, OBJECTS, layers.scale)
+    deltas = torch.full((3, 1 if class_agnostic else 2, 4), 9.0)
+    deltas[0, 0 if class_agnostic else 1] = right[0]
+    deltas[1, 0] = right[1]
+    arguments = (REGIONS, OBJECTS, LABELS)
+    loss = layers.box_loss(deltas, *arguments, background=2, loss=BoxLoss(kind=kind))
+    assert float(loss) == pytest.approx(0, abs=1e-5)
+    assert torch.allclose(layers.boxes(REGIONS, deltas)[1, 0], OBJECTS[1], atol=1e-4)
+    once = layers.box_loss(deltas * 0, *arguments, background=2, loss=BoxLoss(kind=kind))
+    twice = layers.box_loss(deltas * 0, *arguments, background=2, loss=BoxLoss(kind=kind, weight=2))
+    assert 0 < float(once) == pytest.approx(float(twice) / 2)
+
+
+def test_the_box_of_the_likeliest_class() -> None:
+    scores, boxes = torch.tensor([[0.1, 0.3, 0.6], [0.4, 0.2, 0.4]]), torch.arange(16.0).view(2, 2, 4)
+    found, label = best_class_boxes(scores, boxes)
+    assert label.tolist() == [1, 0] and found.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
+    assert best_class_boxes(scores, boxes[:, :1])[0].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
