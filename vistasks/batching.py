@@ -24,14 +24,18 @@ def input_size(size: tuple[int, int], *, min_side: int | None, max_side: int | N
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def scale_sample(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample at another (height, width); boxes, proposals and areas scale along, masks by nearest neighbour."""
+def scale_sample(sample: Sample, size: tuple[int, int], *, image: np.ndarray | None = None) -> Sample:
+    """The sample at another (height, width); boxes, proposals and areas scale along, masks by nearest neighbour.
+
+    ``image`` is the picture at that size where it is at hand already.
+    """
     if sample.size == size:
         return sample
     height, width = size
     fy, fx = height / sample.size[0], width / sample.size[1]
     shrinks = fx * fy < 1
-    image = cv2.resize(sample.image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if image is None:
+        image = cv2.resize(sample.image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     mask = sample.segmentation
     if mask is not None:
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

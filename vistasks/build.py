@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 import vistasks.backbones
@@ -18,12 +19,16 @@ from vistasks.augment import Augment
 from vistasks.config import Config, ModelConfig, ProposalsConfig
 from vistasks.datasets import Dataset, load_dataset
 from vistasks.datasets.joined import JoinedDataset
+from vistasks.datasets.subset import Subset, fold_of_pictures
 from vistasks.heads.head import Head, Trunk, TrunkMismatch
+from vistasks.loading import Batches, EpochOrder, Pipeline, batches
 from vistasks.models import MultiTaskModel
 from vistasks.models.weighting import TaskWeighting
+from vistasks.pictures import DiskCache, PicturesFrom, PictureSource, RamCache, ReducedFiles, WholeFiles, picture_sizes
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.methods import ProposalMethod
-from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS, WEIGHTINGS, Registry
+from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS, SAMPLINGS, WEIGHTINGS, Registry
+from vistasks.sampling import Sampling
 from vistasks.types import ClassNames
 
 TASK_WORDS = {"detection": "detect", "segmentation": "segment"}  # a model's task -> the readers' `tasks` option
@@ -122,23 +127,79 @@ def build_dataset(config: Config, part: str, classes: ClassNames | None = None) 
 
     Args:
         config: the experiment.
-        part: "train" (with the sets of ``data.also``) or "val".
+        part: "train" (with the sets of ``data.also``) or "val". With ``data.folds`` both come from the training part; with
+            ``train.overfit_batches`` both are the same few training pictures.
         classes: the class names to map onto; None: those of the data, in order of appearance.
     """
-    sources = [("data", config.data.source("train" if part == "train" else "val"))]
-    if part == "train":
+    folds, few, training = config.data.folds, config.train.overfit_batches, part == "train" or config.train.overfit_batches
+    sources = [("data", config.data.source("train" if training or folds else "val"))]
+    if training:
         sources += [(f"data.also.{index}", options) for index, options in enumerate(config.data.also)]
-    datasets = [load_dataset(_with_tasks(options, config), where=where) for where, options in sources]
-    return JoinedDataset(datasets, classes)
+    datasets: list[Dataset] = [load_dataset(_with_policies(options, config), where=where) for where, options in sources]
+    if folds is not None:
+        held_out = fold_of_pictures(datasets[0], folds.count, seed=folds.seed) == folds.fold
+        datasets[0] = Subset(datasets[0], np.flatnonzero(~held_out if training else held_out))
+    dataset = JoinedDataset(datasets, classes)
+    if few is None:
+        return dataset
+    wanted = few * config.train.batch_size * config.train.devices
+    return Subset(dataset, np.random.default_rng(config.seed).permutation(len(dataset))[:wanted])
 
 
-def _with_tasks(options: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """The reader's ``tasks`` follow the model's heads unless the config says otherwise."""
+def _with_policies(options: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The reader's ``tasks`` follow the model's heads and its ``on_error`` the data section, unless its options say otherwise."""
     name = options.get("format")
-    known = isinstance(name, str) and name in DATASETS  # if not, the registry says so
-    if "tasks" in options or not known or "tasks" not in inspect.signature(DATASETS[str(name)]).parameters:
+    if not isinstance(name, str) or name not in DATASETS:  # the registry says so
         return dict(options)
-    return {**options, "tasks": [TASK_WORDS[task] for task in config.model.heads]}
+    common = {"tasks": [TASK_WORDS[task] for task in config.model.heads], "on_error": config.data.on_error}
+    taken = inspect.signature(DATASETS[name]).parameters
+    return {**{option: value for option, value in common.items() if option in taken}, **options}
+
+
+def build_pipeline(config: Config, dataset: Dataset, *, training: bool) -> Pipeline:
+    """What makes a data set's samples as the network sees them; augmented and perhaps decoded small only in training."""
+    propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
+    augmented = training and config.train.overfit_batches is None
+    source: PictureSource = WholeFiles()
+    if training and config.data.decode == "reduced":
+        if propose is not None and propose.key is not None:
+            raise ValueError(
+                f"data.decode=reduced: {config.proposals.method['name']} would look at smaller pictures in training than when it "
+                "predicts; use data.decode=full (data.cache keeps decoded pictures), or proposals that do not look at pixels"
+            )
+        source = ReducedFiles(min_side=config.input.min_side, max_side=config.input.max_side)
+    sizes = picture_sizes(dataset) if config.data.cache or not isinstance(source, WholeFiles) else []
+    if config.data.cache == "ram":
+        source = RamCache(source, dataset.paths, sizes)
+    elif config.data.cache == "disk":
+        source = DiskCache(source, config.data.cache_folder)
+    if sizes:
+        dataset = PicturesFrom(dataset, source, sizes)
+    return Pipeline(dataset, propose, build_augment(config) if augmented else None, config.input, config.seed)
+
+
+def build_loader(
+    config: Config, pipeline: Pipeline, *, classes: ClassNames, divisor: int, training: bool, rank: int = 0, world: int = 1
+) -> tuple[EpochOrder, Batches]:
+    """The batches of one of ``world`` processes, and their order, whose ``epoch`` and ``start`` are set before each pass."""
+    order = EpochOrder(
+        len(pipeline),
+        batch_size=config.train.batch_size if training else config.evaluate.batch_size,
+        shuffle=training,
+        seed=config.seed,
+        rank=rank,
+        world=world,
+        sampling=build_sampling(config, pipeline.dataset) if training else None,
+    )
+    workers = config.train.workers if training else min(1, config.train.workers)
+    on_error = config.data.on_error
+    return order, batches(pipeline, order, classes=classes, divisor=divisor, workers=workers, on_error=on_error)
+
+
+def build_sampling(config: Config, dataset: Dataset) -> Sampling:
+    """The order in which training pictures come."""
+    sampling: Sampling = _built(SAMPLINGS, config.train.sampling, where="train.sampling", given={"dataset": dataset})
+    return sampling
 
 
 def build_proposals(config: ProposalsConfig) -> ProposalMethod:

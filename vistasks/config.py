@@ -8,7 +8,7 @@ that part's own signature (`vistasks.registry.Registry.build`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class FoldsConfig(Section):
+    """Cross-validation: the training part in ``count`` folds, of which ``fold`` is evaluated and the others are trained on."""
+
+    count: int = Field(default=5, ge=2)
+    fold: int = Field(default=0, ge=0, description="0 to count - 1")
+    seed: int = Field(default=0, ge=0, description="which pictures come together; not the run's seed, so that runs compare")
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_them(cls, fold: int, info: ValidationInfo) -> int:
+        count = info.data.get("count", fold + 1)
+        if fold >= count:
+            raise ValueError(f"there are {count} folds, numbered from 0; received: {fold}")
+        return fold
+
+
 class DataConfig(Section):
     """Where the pictures and labels are. Further keys are the reader's options, shared by ``train`` and ``val``."""
 
@@ -35,11 +51,21 @@ class DataConfig(Section):
     train: Options = Field(default={}, description="reader options of the training part, such as {split: train}")
     val: Options = Field(default={}, description="reader options of the part that is evaluated")
     also: list[Options] = Field(default=[], description="further training sets: format, root and options of each")
+    on_error: Literal["raise", "skip"] = Field(default="raise", description="skip: damaged pictures are left out and listed")
+    decode: Literal["full", "reduced"] = Field(default="full", description="reduced: JPEGs for training at the size needed")
+    cache: Literal["ram", "disk"] | None = Field(default=None, description="keeps decoded pictures")
+    cache_folder: str = Field(default="data/decoded", description="where cache: disk keeps them")
+    folds: FoldsConfig | None = Field(default=None, description="cross-validation; null: train and val as they are")
 
     def source(self, part: Literal["train", "val"]) -> Options:
         """The options for `vistasks.datasets.load_dataset` of one part."""
         own = self.train if part == "train" else self.val
         return {"format": self.format, "root": self.root, **(self.model_extra or {}), **own}
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is a part to evaluate on."""
+        return bool(self.val) or self.folds is not None
 
 
 class InputConfig(Section):
@@ -122,6 +148,15 @@ class TrainConfig(Section):
     batch_size: PositiveInt = Field(default=4, description="pictures per device and step")
     accumulate: PositiveInt = Field(default=1, description="steps whose gradients are averaged before an update")
     workers: int = Field(default=1, ge=0, description="data loading processes")
+    sampling: Options = Field(
+        default={"name": "shuffle"}, description="shuffle, repeat_factor, class_balanced or task_balanced, with options"
+    )
+    overfit_batches: PositiveInt | None = Field(
+        default=None, description="for debugging: train and evaluate on so many batches of pictures, without augmentation"
+    )
+    preflight: Literal["off", "sample", "full"] = Field(
+        default="sample", description="what is tried before the first step; full: every file is read"
+    )
     stages: list[StageConfig] = Field(default=[], description="heads that learn until a share of the training; afterwards all")
     task_sampling: dict[str, PositiveFloat] = Field(default={}, description="one head a step, drawn with these shares; {}: all")
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -168,14 +203,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Quotes a text such as ``1e-3``, which `_Loader` would read as a number."""
 
 
 _EXPONENT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
-for _kind in (_Loader, _Dumper):
+for _kind in (_Loader, Dumper):
     _kind.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+Where = Callable[[tuple[Any, ...]], str]  # key path -> where its value was written
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -183,6 +221,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises a ``ValueError`` that lists every problem with file, line, full key path, what was expected and what came.
     """
+    values, where = read_config(path, overrides)
+    return parse_config(values, where=where)
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Where]:
+    """The plain values of a config file with its overrides, and where each was written; nothing is checked yet."""
     path = Path(path)
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
@@ -203,7 +247,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
                 return f"{path}:{lines[keys[:length]]}"
         return str(path)
 
-    return parse_config(values, where=where)
+    return values, where
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
@@ -222,7 +266,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     return values, lines
 
 
-def parse_config(values: Mapping[str, Any], *, where: Any = lambda keys: "config") -> Config:
+def parse_config(values: Mapping[str, Any], *, where: Where = lambda keys: "config") -> Config:
     """A checked `Config` from plain values; ``where(keys)`` says where a key was written, for the messages."""
     try:
         return Config.model_validate(values)
@@ -297,4 +341,4 @@ def _section_at(keys: tuple[Any, ...]) -> type[BaseModel]:
 
 def to_yaml(config: Config) -> str:
     """The whole config with every default written out; `load_config` reads it back to an equal config."""
-    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, width=130, allow_unicode=True)
+    return yaml.dump(config.model_dump(), Dumper=Dumper, sort_keys=False, width=130, allow_unicode=True)

@@ -28,7 +28,7 @@ def check_command(config: Config) -> int:
     classes: ClassNames | None = None
     good, paths = True, {}
     console = Console()
-    for part in ("train", "val") if config.data.val else ("train",):
+    for part in ("train", "val") if config.data.evaluates else ("train",):
         report, dataset = _checked(config, part, classes)
         if dataset is not None:
             classes = classes or dataset.classes

@@ -80,7 +80,7 @@ def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any =
         device: "auto", "cpu" or "cuda".
         track: wraps the loader, for a progress bar.
     """
-    if not config.data.val:
+    if not config.data.evaluates:
         raise ValueError("data.val is empty: nothing says which part of the data is evaluated, such as data.val={split: val}")
     loaded = load_model(weights, device)
     config = config.model_copy(update={"model": loaded.config.model})

@@ -67,7 +67,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
     data = build_dataset(config, "train")
-    val = build_dataset(config, "val", data.classes) if config.data.val else None
+    val = build_dataset(config, "val", data.classes) if config.data.evaluates else None
     model = build_model(config.model, data.classes, pretrained=checkpoint is None)
     run = Run(config, fabric, model, data, val, checkpoint)
     if fabric.is_global_zero:
@@ -101,7 +101,7 @@ def _check_monitor(config: Config) -> None:
     if monitor is not None and monitor not in known:
         guess = nearest(monitor, known)
         raise ValueError(f"train.monitor: '{monitor}' is not among the results.{guess} Known: {', '.join(known)}")
-    if not config.data.val and (monitor is not None or config.train.early_stopping is not None):
+    if not config.data.evaluates and (monitor is not None or config.train.early_stopping is not None):
         raise ValueError("train.monitor and train.early_stopping need an evaluation, and data.val is empty: name its part there")
 
 

@@ -127,3 +127,37 @@ class PackedValues:
 
     def __getitem__(self, index: int) -> Any:
         return json.loads(self._texts[index])
+
+
+class SharedBlock:
+    """Bytes that this process and its workers all write to; zero at first, and taking memory only where they were written."""
+
+    def __init__(self, size: int) -> None:
+        self._file: int | None = None
+        if hasattr(os, "memfd_create"):
+            self._file = os.memfd_create("vistasks", os.MFD_CLOEXEC)
+            os.ftruncate(self._file, max(1, size))
+            weakref.finalize(self, os.close, self._file)
+        self.bytes = _block(self._file, size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        size = len(self.bytes)
+        if get_spawning_popen() is None or self._file is None:
+            return SharedBlock, (size,)
+        return _received_block, (reduction.DupFd(self._file), size)
+
+
+def _block(file: int | None, size: int) -> np.ndarray:
+    if file is None:  # each process has its own
+        return np.zeros(size, dtype=np.uint8)
+    return np.ndarray(size, np.uint8, buffer=mmap.mmap(file, max(1, size)))
+
+
+def _received_block(handle: Any, size: int) -> SharedBlock:
+    file = handle.detach()
+    try:
+        block = SharedBlock.__new__(SharedBlock)
+        block.bytes, block._file = _block(file, size), None
+        return block
+    finally:
+        os.close(file)
