@@ -99,7 +99,12 @@ def test_a_video(tmp_path: Path) -> None:
     assert len(list(VideoReader(tmp_path / "out" / "clip.mp4"))) == 5
     rows = (tmp_path / "out" / "detections.csv").read_text().splitlines()
     assert rows[0] == "frame,seconds,class,score,x1,y1,x2,y2" and rows[5] == "4,0.400,cat,0.9000,1.00,2.00,11.00,22.00"
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    listed = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    assert listed[4] == {"id": 5, "file_name": "000004.jpg", "height": 32, "width": 48}
+    found = COCO(str(tmp_path / "out" / "images.json")).loadRes(str(tmp_path / "out" / "results.json"))
+    assert [(a["image_id"], a["bbox"]) for a in found.anns.values()] == [(n, [1, 2, 10, 20]) for n in range(1, 6)]
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == ["clip.mp4", "detections.csv", "images.json", "results.json", "results.jsonl"]
 
 
 def test_a_video_is_not_overwritten_by_its_result(tmp_path: Path) -> None:
@@ -201,16 +206,20 @@ def test_an_interrupted_video_leaves_whole_files(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 6)
 
     class Interrupted(Backend):
+        predicted = 0
+
         def predict(self, batch: list[np.ndarray]) -> list[Prediction]:
-            if len(self.batches) > 4:
+            if self.predicted == 4:
                 raise KeyboardInterrupt
+            self.predicted += 1
             return super().predict(batch)
 
     with pytest.raises(KeyboardInterrupt):
         infer(Predictor(Interrupted()), clip, tmp_path / "out", progress=False)
     assert len(list(VideoReader(tmp_path / "out" / "clip.mp4"))) == 4
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["clip.mp4", "detections.csv", "results.jsonl"]
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == ["clip.mp4", "detections.csv", "images.json", "results.json", "results.jsonl"]
 
 
 def test_a_cut_off_video_is_processed_to_the_cut_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,16 @@ def _flags(labelled: Sequence[frozenset[int]], classes: int) -> Tensor:
     return flags
 
 
+def with_proposals(batch: Batch, boxes: Sequence[np.ndarray]) -> Batch:
+    """The batch with further proposals, per image (P, 4) float32 in pixels of its original picture, before those it has."""
+    added = []
+    for index, (more, size, original) in enumerate(zip(boxes, batch.sizes, batch.original_sizes, strict=True)):
+        inside = _scaled(more.astype(np.float32), size[1] / original[1], size[0] / original[0], size)[0]
+        had = batch.proposals[index]
+        added.append(torch.cat([torch.from_numpy(inside).to(had.device), had]))
+    return replace(batch, proposals=tuple(added))
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on ``device``."""
     moved: dict[str, Any] = {}

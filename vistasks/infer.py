@@ -18,7 +18,8 @@ from vistasks.sources import list_pictures, source_folder
 from vistasks.video.opening import open_frames
 from vistasks.video.options import InferOptions, OnError
 from vistasks.video.protocols import FrameSource
-from vistasks.video.run import VideoReport, infer_frames
+from vistasks.video.report import VideoReport
+from vistasks.video.run import infer_frames
 
 
 @dataclass
@@ -164,7 +165,7 @@ def print_summary(summary: Summary, output: str | Path) -> int:
     found = f", {summary.detections} detections" if summary.detections is not None else ""
     print(f"{summary.pictures} {summary.unit}{found}: {Path(output).resolve()}")
     if summary.video is not None and summary.video.frames:
-        _print_video(summary.video)
+        print("\n".join(summary.video.lines()))
     for warning in summary.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for failure in summary.failures[:20]:
@@ -177,11 +178,3 @@ def print_summary(summary: Summary, output: str | Path) -> int:
         print(f"stopped by {summary.video.stopped}", file=sys.stderr)
         return {"SIGINT": 130, "SIGTERM": 143}.get(summary.video.stopped, 0)
     return 1 if summary.failures else 0
-
-
-def _print_video(report: VideoReport) -> None:
-    dropped = f", {report.dropped} dropped" if report.dropped else ""
-    latency = ", ".join(f"{name} {value * 1000:.0f} ms" for name, value in report.latency.items())
-    print(f"{report.rate:.1f} frames/s over {report.seconds:.1f} s{dropped}; latency {latency}")
-    busy = ", ".join(f"{name} {share:.0%}" for name, share in report.busy.items())
-    print(f"busy: {busy}; the slowest stage is {report.bottleneck}")

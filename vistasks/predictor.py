@@ -19,7 +19,6 @@ from vistasks.drawing.palette import Colour, model_colours
 from vistasks.sources import is_video, list_pictures
 from vistasks.types import Batch, ClassNames, Detections, Prediction
 from vistasks.video.protocols import Overlay
-from vistasks.video.sources import VideoReader
 
 TASKS = ("detect", "segment")
 
@@ -176,6 +175,15 @@ class Predictor:
         """The class names of the two tasks."""
         return self.backend.classes
 
+    def speed_up(self, *, half: bool = False, compiled: bool = False) -> None:
+        """Predicts in 16 bits, and with a compiled trunk; see `vistasks.checkpoint.LoadedModel.speed_up`.
+
+        Raises a ``ValueError`` where the backend cannot.
+        """
+        if not hasattr(self.backend, "speed_up"):
+            raise ValueError("this model is run as it is: it takes neither --half nor --compile")
+        self.backend.speed_up(half=half, compiled=compiled)
+
     @overload
     def predict(self, source: str | Path | np.ndarray) -> PicturePrediction: ...
 
@@ -198,13 +206,16 @@ class Predictor:
         """Predictions one after another, in order and constant memory.
 
         Args:
-            source: a video file, a picture, a folder, a glob pattern, or anything that gives paths or arrays, endless or not.
+            source: a video file, a camera or an address (see `vistasks.video.opening.open_frames`), whose stages work side by
+                side while you look at a prediction; a picture, a folder, a glob pattern, or anything that gives paths or arrays,
+                endless or not.
         """
         if not isinstance(source, str | Path):
             return self.predict_pictures(_picture(item) for item in source)
-        if is_video(source) and not Path(source).is_dir():
-            return self.predict_pictures(video_pictures(VideoReader(source)))
-        return self.predict_pictures(_picture(path) for path in list_pictures(source))
+        from vistasks.video.stream import stream_frames  # the pipeline stands on this module
+
+        frames = stream_frames(self, source)
+        return self.predict_pictures(_picture(path) for path in list_pictures(source)) if frames is None else frames
 
     def predict_pictures(self, pictures: Iterable[Picture]) -> Iterator[PicturePrediction]:
         """Predictions of pictures in order, ``batch_size`` of them held at once."""
@@ -225,12 +236,6 @@ class Predictor:
             found = [self.backend.propose(image) for image in images]
             proposals = [boxes for boxes in found if boxes is not None] or None
         return self.backend.model.predict(self.backend.make_batch(images, proposals))
-
-
-def video_pictures(reader: VideoReader) -> Iterator[Picture]:
-    """A video's frames as pictures with the video's path."""
-    for frame in reader:
-        yield Picture(frame.image, str(reader.path), frame.seconds)
 
 
 def _above(found: Detections | None, score: float) -> Detections | None:

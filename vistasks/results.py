@@ -1,16 +1,13 @@
-"""Predictions -> files: drawn pictures, masks, COCO results, csv; for a video an .mp4 and one line a frame."""
+"""Predictions of pictures -> files: drawn pictures, masks, COCO results, csv; and what the files of videos share with them."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,10 +17,8 @@ from vistasks.atomic import replacing, write_text
 from vistasks.drawing.palette import Colour
 from vistasks.predictor import PicturePrediction
 from vistasks.types import ClassNames, SegmentationMap
-from vistasks.video.protocols import FrameSource
-from vistasks.video.sinks import VideoWriter
 
-_COLUMNS = ("class", "score", "x1", "y1", "x2", "y2")
+CSV_COLUMNS = ("class", "score", "x1", "y1", "x2", "y2")
 
 
 class PictureResults:
@@ -61,7 +56,7 @@ class PictureResults:
         described = {"info": {}, "images": self._images, "categories": categories, "annotations": []}
         write_text(self.output / "images.json", json.dumps(described))
         with replacing(self.output / "detections.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["file", *_COLUMNS], *self._rows])
+            csv.writer(file).writerows([["file", *CSV_COLUMNS], *self._rows])
 
     def add(self, prediction: PicturePrediction) -> None:
         """Writes one picture's files, then notes it for the lists."""
@@ -74,53 +69,7 @@ class PictureResults:
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": listed, "height": height, "width": width})
         self._found += prediction.to_coco(number)
-        self._rows += [[listed, *row] for row in _rows(prediction)]
-
-
-@contextmanager
-def video_results(
-    output: Path, source: FrameSource, *, detects: bool
-) -> Iterator[Callable[[PicturePrediction, np.ndarray], None]]:
-    """Gives a function that writes the next frame's results, and the frame as drawn, into a folder.
-
-    ``NAME.mp4`` with everything drawn; ``results.jsonl``, one frame a line (`frame_facts`); with ``detects`` also
-    ``detections.csv``. What was written until an error or Ctrl-C is completed and stays; without a frame there is no file.
-
-    Raises a ``ValueError`` where NAME.mp4 would be the video that is read.
-    """
-    target = output / f"{source.name}.mp4"
-    if target.resolve() == Path(source.where).resolve():
-        raise ValueError(f"{target}: the result would overwrite the source; choose another output folder")
-    output.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        lines = files.enter_context(_kept(output / "results.jsonl"))
-        rows = csv.writer(files.enter_context(_kept(output / "detections.csv"))) if detects else None
-        video = files.enter_context(VideoWriter(target, rate=source.rate))
-        numbers = count()
-
-        def write(prediction: PicturePrediction, drawn: np.ndarray) -> None:
-            number, seconds = next(numbers), prediction.seconds or 0.0
-            video.write(drawn, seconds)
-            lines.write(json.dumps(frame_facts(number, prediction)) + "\n")
-            if rows is not None:
-                header = [["frame", "seconds", *_COLUMNS]] if number == 0 else []
-                rows.writerows([*header, *([str(number), f"{seconds:.3f}", *row] for row in _rows(prediction))])
-
-        yield write
-
-
-@contextmanager
-def _kept(path: Path) -> Iterator[TextIO]:
-    """A text file under a temporary name that gets its own at the end, also after an error, unless nothing was written."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            yield file
-    finally:
-        if temporary.stat().st_size:
-            temporary.replace(path)
-        else:
-            temporary.unlink()
+        self._rows += [[listed, *row] for row in csv_rows(prediction)]
 
 
 def frame_facts(number: int, prediction: PicturePrediction) -> dict[str, Any]:
@@ -159,8 +108,8 @@ def write_colour_mask(segmentation: SegmentationMap, path: Path, colours: Mappin
         image.save(temporary)
 
 
-def _rows(prediction: PicturePrediction) -> list[list[str]]:
-    """One row of `_COLUMNS` a detection."""
+def csv_rows(prediction: PicturePrediction) -> list[list[str]]:
+    """One row of `CSV_COLUMNS` a detection."""
     found = prediction.detections
     if found is None:
         return []

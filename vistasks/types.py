@@ -18,9 +18,9 @@ Labelled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -174,6 +174,17 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def rows(self, indices: Sequence[int]) -> Batch:
+        """The batch of some of its images."""
+        chosen: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, tuple):
+                chosen[entry.name] = tuple(value[index] for index in indices)
+            elif value is not None:
+                chosen[entry.name] = value[list(indices)]
+        return replace(self, **chosen)
+
 
 @dataclass(frozen=True, eq=False)
 class Pooling:
@@ -198,6 +209,15 @@ class Features:
     maps: Mapping[int, Tensor]
     pooling: Mapping[int, Pooling] = field(default_factory=dict)
     images: Tensor | None = None
+
+    def rows(self, indices: Sequence[int]) -> Features:
+        """The features of some of the images."""
+        chosen = list(indices)
+        return Features(
+            maps={stride: found[chosen] for stride, found in self.maps.items()},
+            pooling={stride: Pooling(left.indices[chosen], left.size) for stride, left in self.pooling.items()},
+            images=None if self.images is None else self.images[chosen],
+        )
 
 
 # A trunk with its neck, as a function: normalised images (N, 3, H, W) -> Features

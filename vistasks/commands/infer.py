@@ -17,9 +17,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="where the results go")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--score", type=float, default=0.5, help="keep detections with at least this score (default .5)")
-    parser.add_argument("--batch-size", type=int, default=1, help="pictures that go through the network at once")
+    parser.add_argument(
+        "--batch-size", "--batch", type=int, default=1, metavar="N", help="pictures or frames that go through the network at once"
+    )
     parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
     parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture")
+    _add_speed(parser.add_argument_group("speed"))
+    _add_video(parser.add_argument_group("video"))
     live = parser.add_argument_group("tracking and live sources")
     live.add_argument(
         "--reconnect", type=float, default=60.0, metavar="S", help="try a lost stream again for S seconds (60; inf: for ever)"
@@ -35,6 +39,44 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_infer)
 
 
+def _add_speed(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--half", action="store_true", help="16 bits: float16 on a GPU, bfloat16 on the CPU")
+    group.add_argument("--compile", action="store_true", help="compile the trunk (takes a minute or so at the first batch)")
+    group.add_argument(
+        "--propose-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="video: region proposals on every N-th frame; between them the last ones and what was detected",
+    )
+    group.add_argument(
+        "--proposals",
+        choices=["method", "segmentation"],
+        default="method",
+        help="video: the model's proposal method (default), or the boxes of the class map's connected parts",
+    )
+    group.add_argument("--segment-every", type=int, default=1, metavar="M", help="video: the class map on every M-th frame")
+    group.add_argument("--threads", type=int, metavar="N", help="frames at whose proposals it works at once (default: all cores)")
+
+
+def _add_video(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--frame-rate", type=float, metavar="R", help="a folder's pictures are a video's frames, R a second")
+    group.add_argument("--no-video", dest="video", action="store_false", help="write data only, no .mp4")
+    group.add_argument(
+        "--masks",
+        choices=["none", "png", "rle"],
+        default="none",
+        help="class maps: masks/NUMBER.png, or masks.jsonl with COCO's run-length codes",
+    )
+    group.add_argument("--save-frames", action="store_true", help="frames/NUMBER.jpg with everything drawn")
+    group.add_argument("--crop", action="store_true", help="crops/CLASS/NUMBER_INDEX.jpg of every detection")
+    group.add_argument("--hide-labels", action="store_true", help="boxes without names")
+    group.add_argument("--resume", action="store_true", help="go on after the last complete part of an interrupted run")
+    group.add_argument(
+        "--part-frames", type=int, default=120, metavar="N", help="frames of a part, which an interrupted run does not lose (120)"
+    )
+
+
 def _infer(parsed: argparse.Namespace) -> int:
     from vistasks.infer import infer, print_summary
     from vistasks.predictor import load
@@ -42,6 +84,8 @@ def _infer(parsed: argparse.Namespace) -> int:
     options = _options(parsed)
     tasks = [task.strip() for task in parsed.tasks.split(",")]
     predictor = load(parsed.weights, parsed.device, tasks=tasks, score=parsed.score, batch_size=parsed.batch_size)
+    if parsed.half or parsed.compile:
+        predictor.speed_up(half=parsed.half, compiled=parsed.compile)
     output = Path(parsed.output)
     return print_summary(infer(predictor, parsed.source, output, options=options), output)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vistasks.backbones.backbone import Backbone
+from vistasks.batching import with_proposals
 from vistasks.heads.head import Head
 from vistasks.models.weighting import FixedWeights, TaskWeighting
-from vistasks.types import Batch, Features, Prediction
+from vistasks.types import Batch, Features, Prediction, SegmentationMap
+
+# class maps of a batch's images -> further proposals for each
+Regions = Callable[[list[SegmentationMap | None]], Sequence[np.ndarray]]
 
 
 class MultiTaskModel(nn.Module):
@@ -26,6 +32,7 @@ class MultiTaskModel(nn.Module):
 
     Attributes:
         active: the tasks that `loss` trains; a training with stages or task sampling sets it before each step.
+        precision: what `predict` computes in by autocast, such as torch.float16; None: float32.
     """
 
     mean: Tensor
@@ -45,6 +52,7 @@ class MultiTaskModel(nn.Module):
         self.loss_weights = {task: loss_weights.get(task, 1.0) for task in heads}
         self.weighting = weighting or FixedWeights(tasks=tuple(heads))
         self.active: tuple[str, ...] = tuple(heads)
+        self.precision: torch.dtype | None = None
         backbone.publish_pooling = any(head.needs_pooling for head in heads.values())
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
@@ -77,13 +85,35 @@ class MultiTaskModel(nn.Module):
         return self.weighting(losses, {task: getattr(batch, f"{task}_labelled").any() for task in losses})
 
     @torch.inference_mode()
-    def predict(self, batch: Batch) -> list[Prediction]:
-        """One `Prediction` per image, in pixels of the original images. The model must be in ``eval()`` mode."""
-        features = self.features(batch)
-        found = {task: head.predict(features, batch, self.encode) for task, head in self.heads.items()}
-        nothing = [None] * len(batch)
-        both = zip(found.get("detection", nothing), found.get("segmentation", nothing))
-        return [Prediction(detections, segmentation) for detections, segmentation in both]
+    def predict(
+        self, batch: Batch, *, rows: Mapping[str, Sequence[int]] | None = None, regions: Regions | None = None
+    ) -> list[Prediction]:
+        """One `Prediction` per image, in pixels of the original images. The model must be in ``eval()`` mode.
+
+        Args:
+            batch: the images, with proposals where there is a detector.
+            rows: by task, the only images that its head is asked about; for the others the prediction has None.
+            regions: called with each image's class map (None where not asked for); gives further proposals for each image,
+                (P, 4) float32 in pixels of the original image.
+        """
+        with torch.autocast(batch.images.device.type, dtype=self.precision, enabled=self.precision is not None):
+            features = self.features(batch)
+            maps = self._answers("segmentation", features, batch, rows or {})
+            if regions is not None:
+                batch = with_proposals(batch, regions(maps))
+            found = self._answers("detection", features, batch, rows or {})
+        return [Prediction(detections, segmentation) for detections, segmentation in zip(found, maps)]
+
+    def _answers(self, task: str, features: Features, batch: Batch, rows: Mapping[str, Sequence[int]]) -> list[Any]:
+        asked = rows.get(task, range(len(batch)))
+        answers: list[Any] = [None] * len(batch)
+        if task not in self.heads or not asked:
+            return answers
+        if len(asked) < len(batch):
+            features, batch = features.rows(asked), batch.rows(asked)
+        for index, answer in zip(asked, self.heads[task].predict(features, batch, self.encode), strict=True):
+            answers[index] = answer
+        return answers
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`; the name that DistributedDataParallel wraps."""

@@ -9,6 +9,9 @@ from typing import Literal
 OnError = Literal["skip", "raise"]
 Masks = Literal["none", "png", "rle"]
 
+# options that do not change what is written: a resumed run may have others
+WITHOUT_INFLUENCE = frozenset({"on_error", "progress", "threads", "resume", "part_frames"})
+
 
 @dataclass(frozen=True)
 class InferOptions:

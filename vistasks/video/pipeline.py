@@ -158,17 +158,9 @@ class Pipeline:
     """
 
     def __init__(self, source: Iterable[Any], stages: Sequence[Stage], *, live: bool = False, depth: int = 2) -> None:
-        self.source, self.stages, self.live = source, list(stages), live
-        self.clocks = {name: Clock(name, workers) for name, workers in [(FEED, 1), *((s.name, s.workers) for s in stages)]}
-        if len(self.clocks) != len(self.stages) + 1:
-            raise ValueError(f"two stages have one name: {', '.join(stage.name for stage in stages)}")
-        depth = 1 if live else depth
-        sizes = [*(stage.size for stage in stages), 1]
-        # room for what the next stage takes at once, and for what the workers before it are at
-        self._channels = [
-            _Channel(depth + size - 1 + (workers if workers > 1 else 0))
-            for size, workers in zip(sizes, [1, *(s.workers for s in stages)])
-        ]
+        self.source, self.stages, self.live, self.depth = source, list(stages), live, 1 if live else depth
+        self.clocks: dict[str, Clock] = {}
+        self._channels: list[_Channel] = []
         self._stopping = self.leaving = False
         self._started = self._ended = 0.0
         self._inside, self._left = 0, threading.Condition()
@@ -176,6 +168,11 @@ class Pipeline:
     @property
     def seconds(self) -> float:
         return (self._ended or time.perf_counter()) - self._started if self._started else 0.0
+
+    def insert(self, stage: Stage, *, after: str) -> None:
+        """Adds a stage behind the one of that name; before it is started."""
+        names = [present.name for present in self.stages]
+        self.stages.insert(names.index(after) + 1, stage)
 
     def stop(self) -> None:
         """No more things are taken from the source; those that are on their way still come out.
@@ -187,7 +184,7 @@ class Pipeline:
             self.source.stop()
 
     def __iter__(self) -> Iterator[Any]:
-        self._started = time.perf_counter()
+        self._begin()
         threads = [threading.Thread(target=self._feed, name=FEED, daemon=True)]
         for stage, before, after in zip(self.stages, self._channels, self._channels[1:]):
             run = self._run_pool if stage.workers > 1 else self._run
@@ -212,6 +209,16 @@ class Pipeline:
             for thread in threads:
                 thread.join()
             self._ended = time.perf_counter()
+
+    def _begin(self) -> None:
+        self.clocks = {name: Clock(name, n) for name, n in [(FEED, 1), *((s.name, s.workers) for s in self.stages)]}
+        if len(self.clocks) != len(self.stages) + 1:
+            raise ValueError(f"two stages have one name: {', '.join(stage.name for stage in self.stages)}")
+        # room for what the next stage takes at once, and for what the workers before it are at
+        sizes, workers = [*(stage.size for stage in self.stages), 1], [1, *(stage.workers for stage in self.stages)]
+        rooms = [self.depth + size - 1 + (before if before > 1 else 0) for size, before in zip(sizes, workers)]
+        self._channels = [_Channel(room) for room in rooms]
+        self._started = time.perf_counter()
 
     def _moved(self, things: int) -> None:
         with self._left:

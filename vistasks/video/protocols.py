@@ -46,7 +46,8 @@ class FrameSource(Protocol):
     def __iter__(self) -> Iterator[Frame]: ...
 
     def stop(self) -> None:
-        """Called from another thread, perhaps more than once: the iteration ends soon, also where it waits for a frame."""
+        """The iteration ends soon, also where it waits for a frame. May be called from any thread and from signal handlers, more
+        than once: it sets a flag and takes no lock."""
         ...
 
 
@@ -77,7 +78,7 @@ class Publisher(Protocol):
 
     def publish(self, image: np.ndarray, stats: Mapping[str, Any]) -> bool | None:
         """Takes the drawn frame (H, W, 3) uint8 RGB, which nobody changes afterwards, and returns at once; False: the viewer
-        asks for the run to end. ``stats``: see `vistasks.video.run.live_stats`."""
+        asks for the run to end. ``stats``: see `vistasks.video.publishing.live_stats`."""
         ...
 
     def close(self) -> None:

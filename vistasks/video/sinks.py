@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import Colorspace
 
-_TICKS = 90_000  # time base of the output, per second; MPEG's own
+TICKS = 90_000  # time base of the output, per second; MPEG's own
 _BT709, _LIMITED_RANGE = 1, 1  # H.264 Annex E, tables E-3 to E-5; what browsers show most faithfully
 # without B-frames, so that each frame is decoded when it is shown and the last one keeps its place where frame times vary
 _ENCODING = {"crf": "20", "preset": "veryfast", "bf": "0"}
@@ -28,18 +28,31 @@ class VideoWriter:
     Args:
         path: the .mp4 file.
         rate: frames per second, for players and for the last frame's duration; each frame is shown at its own time.
+        size: (height, width) of the video; None: the first frame's.
+        after: for a part of a longer video: the last tick (1/90,000 s) before it, which its own times come after. The file's
+            times then count from its first frame.
+
+    Attributes:
+        size: as above.
+        first, last: ticks of the first and the last frame so far; -1 before there is one.
 
     Raises:
         ValueError: another suffix, or a frame that is no (H, W, 3) uint8.
         OSError: the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, *, rate: Fraction = Fraction(25)) -> None:
-        self.path, self.rate = Path(path), Fraction(rate)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        rate: Fraction = Fraction(25),
+        size: tuple[int, int] | None = None,
+        after: int | None = None,
+    ) -> None:
+        self.path, self.rate, self.size = Path(path), Fraction(rate), size
+        self.first, self.last, self._is_part = -1, -1 if after is None else after, after is not None
         if self.path.suffix.lower() != ".mp4":
             raise ValueError(f"{self.path}: videos are written as .mp4")
-        self._size: tuple[int, int] | None = None
-        self._last = -1
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.mp4")
         self._container = av.open(str(self._temporary.absolute()), mode="w", options={"movflags": "+faststart"})
@@ -54,14 +67,18 @@ class VideoWriter:
         """Adds a frame (H, W, 3) uint8 RGB, shown from ``seconds`` on; without: one frame's duration after the last."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"{self.path}: expected a frame (H, W, 3) uint8 RGB; received {image.shape} {image.dtype}")
-        if self._size is None:
-            self._begin(image.shape[0], image.shape[1])
-        duration = round(_TICKS / self.rate)
-        due = self._last + duration if seconds is None and self._last >= 0 else round((seconds or 0) * _TICKS)
-        self._last = max(self._last + 1, due)  # times must grow
-        frame = av.VideoFrame.from_ndarray(self._fitted(image), format="rgb24")
+        if self.size is None:
+            self.size = image.shape[0], image.shape[1]
+        duration = round(TICKS / self.rate)
+        due = self.last + duration if seconds is None and self.last >= 0 else round((seconds or 0) * TICKS)
+        self.last = max(self.last + 1, due)  # times must grow
+        if self.first < 0:
+            self.first = self.last
+            self._begin(*self.size)
+        frame = av.VideoFrame.from_ndarray(self._fitted(image, self.size), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-        frame.pts, frame.time_base, frame.duration = self._last, Fraction(1, _TICKS), duration
+        frame.pts, frame.time_base = self.last - (self.first if self._is_part else 0), Fraction(1, TICKS)
+        frame.duration = duration
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -70,30 +87,29 @@ class VideoWriter:
             return
         container, self._container = self._container, None  # type: ignore[assignment]
         try:
-            if self._size is not None:
+            if self.first >= 0:
                 container.mux(self._stream.encode(None))
             container.close()
-            if self._size is not None:
+            if self.first >= 0:
                 self._temporary.replace(self.path)
         finally:
             container.close()
             self._temporary.unlink(missing_ok=True)
 
     def _begin(self, height: int, width: int) -> None:
-        self._size = height, width
         self._stream = self._container.add_stream("libx264", rate=self.rate, options=_ENCODING)
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
         codec = self._stream.codec_context
-        codec.time_base = Fraction(1, _TICKS)
+        codec.time_base = Fraction(1, TICKS)
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = _LIMITED_RANGE
 
-    def _fitted(self, image: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The picture in the video's size, even sides included."""
-        assert self._size is not None
-        height, width = self._size
-        if image.shape[:2] != self._size:
+        height, width = size
+        if image.shape[:2] != size:
             factor = min(height / image.shape[0], width / image.shape[1])
             inner = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
             canvas = np.zeros((height, width, 3), dtype=np.uint8)

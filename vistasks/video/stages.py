@@ -2,93 +2,73 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from vistasks.predictor import Picture, PicturePrediction, Predictor
-from vistasks.video.options import InferOptions
+from vistasks.predictor import Picture
+from vistasks.video.network import Network, Shot
 from vistasks.video.pipeline import Stage
-from vistasks.video.protocols import Frame, FrameSource, Tracker
-
-
-@dataclass(eq=False)
-class Work:
-    """One frame on its way; each stage adds what it found out.
-
-    Attributes:
-        frame: as the source gave it; ``picture`` is the same for the predictor.
-        born: `time.perf_counter` when it had been decoded.
-    """
-
-    frame: Frame
-    picture: Picture
-    born: float = field(default_factory=time.perf_counter)
-    proposals: np.ndarray | None = None
-    prediction: PicturePrediction = None  # type: ignore[assignment] # from the stage "predict" on
-    drawn: np.ndarray | None = None
+from vistasks.video.protocols import FrameSource, Tracker
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
     """Frames that go through the network at once, and the network's batch of them."""
 
-    works: Sequence[Work]
+    shots: Sequence[Shot]
     batch: Any
 
 
-class Works:
-    """A source's frames as `Work`."""
+class Shots:
+    """A source's frames, numbered from ``first`` and planned by the network."""
 
-    def __init__(self, source: FrameSource) -> None:
-        self._source = source
+    def __init__(self, source: FrameSource, network: Network, *, first: int = 0) -> None:
+        self._source, self._network, self._first = source, network, first
 
-    def __iter__(self) -> Iterator[Work]:
-        for frame in self._source:
-            yield Work(frame, Picture(frame.image, self._source.where, frame.seconds))
+    def __iter__(self) -> Iterator[Shot]:
+        for number, frame in enumerate(self._source, self._first):
+            shot = Shot(number, Picture(frame.image, self._source.where, frame.seconds))
+            self._network.plan(shot)
+            yield shot
 
     def stop(self) -> None:
         """Passed on to the source."""
         self._source.stop()
 
 
-def predicting_stages(predictor: Predictor, options: InferOptions, tracker: Tracker | None, *, threads: int) -> list[Stage]:
-    """propose (where objects are looked for) -> batch -> predict -> track (with a tracker)."""
-    detects = "detect" in predictor.tasks
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def propose(works: list[Work]) -> list[Work]:
-        for work in works:
-            work.proposals = predictor.backend.propose(work.picture.image)
-        return works
 
-    def batch(works: list[Work]) -> list[Group]:
-        proposals = [work.proposals for work in works if work.proposals is not None] or None
-        return [Group(works, predictor.backend.make_batch([work.picture.image for work in works], proposals))]
+def predicting_stages(network: Network, *, threads: int | None = None, tracker: Tracker | None = None) -> list[Stage]:
+    """propose (where objects are looked for) -> batch -> predict -> track (with a tracker); ``threads`` propose, default: all
+    cores."""
 
-    def predict(groups: list[Group]) -> list[Work]:
+    def propose(shots: list[Shot]) -> list[Shot]:
+        for shot in shots:
+            network.propose(shot)
+        return shots
+
+    def batch(shots: list[Shot]) -> list[Group]:
+        return [Group(shots, network.batch(shots))]
+
+    def predict(groups: list[Group]) -> list[Shot]:
         for group in groups:
-            for work, found in zip(group.works, predictor.backend.model.predict(group.batch), strict=True):
-                work.prediction = predictor.answer(work.picture, found)
-        return [work for group in groups for work in group.works]
+            network.predict(group.shots, group.batch)
+        return [shot for group in groups for shot in group.shots]
 
-    stages = [Stage("propose", propose, workers=threads)] if detects else []
-    stages += [Stage("batch", batch, size=predictor.batch_size), Stage("predict", predict)]
-    return stages + ([Stage("track", _tracking(tracker))] if tracker is not None else [])
-
-
-def _tracking(tracker: Tracker) -> Any:
-    def track(works: list[Work]) -> list[Work]:
-        for work in works:
-            work.prediction = tracker.update(work.prediction)
-        return works
-
-    return track
+    stages = [Stage("propose", propose, workers=threads or cores())] if network.computes_proposals else []
+    stages += [Stage("batch", batch, size=network.predictor.batch_size), Stage("predict", predict)]
+    return stages if tracker is None else [*stages, _tracking(tracker)]
 
 
-def replay(tracker: Tracker, predictions: Iterable[PicturePrediction]) -> None:
-    """Gives a new tracker what an interrupted run had found."""
-    for prediction in predictions:
-        tracker.update(prediction)
+def _tracking(tracker: Tracker) -> Stage:
+    def track(shots: list[Shot]) -> list[Shot]:
+        for shot in shots:
+            shot.prediction = tracker.update(shot.found)
+        return shots
+
+    return Stage("track", track)
