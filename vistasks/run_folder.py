@@ -14,6 +14,7 @@ import torch
 import vistasks
 from vistasks.atomic import remove_leftovers, write_text
 from vistasks.checkpoint import Checkpoint, read_checkpoint
+from vistasks.class_weights import taken_over
 from vistasks.config import Config, to_yaml
 from vistasks.types import ClassNames
 
@@ -46,7 +47,7 @@ def checkpoint_to_resume(folder: Path, config: Config) -> Checkpoint:
     if not path.is_file():
         raise ValueError(f"--resume: there is no {path.resolve()} to go on from")
     checkpoint = read_checkpoint(path)
-    if checkpoint.config.model != config.model:
+    if checkpoint.config.model != taken_over(config, checkpoint.config).model:
         raise ValueError(f"--resume: the model section of the config is not that of {path}; a resumed run keeps its model")
     was, wanted = checkpoint.config.train.optimizer.name, config.train.optimizer.name
     if was != wanted:

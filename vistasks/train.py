@@ -19,6 +19,7 @@ from vistasks.atomic import write_text
 from vistasks.batching import to_device
 from vistasks.build import build_augment, build_dataset, build_model, build_proposals
 from vistasks.checkpoint import Checkpoint, restore, save_checkpoint
+from vistasks.class_weights import resolved_config, taken_over
 from vistasks.config import Config
 from vistasks.datasets import Dataset
 from vistasks.devices import build_fabric
@@ -67,6 +68,7 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
     data = build_dataset(config, "train")
+    config = taken_over(config, checkpoint.config) if checkpoint is not None else resolved_config(config, data)
     val = build_dataset(config, "val", data.classes) if config.data.evaluates else None
     model = build_model(config.model, data.classes, pretrained=checkpoint is None)
     run = Run(config, fabric, model, data, val, checkpoint)

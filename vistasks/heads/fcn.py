@@ -7,8 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from vistasks.class_weights import ClassWeights
 from vistasks.heads.head import Trunk, require_strides
-from vistasks.heads.segmentation import SegmentationHead
+from vistasks.heads.segmentation import Auxiliary, SegmentationHead
+from vistasks.losses.segmentation import PixelLoss
 from vistasks.registry import HEADS
 from vistasks.types import Features
 
@@ -40,7 +42,7 @@ class FullyConvolutional(SegmentationHead):
         hidden: width of the paper's fc6 and fc7 as convolutions (4096 there); 0: the classifier reads the trunk's map directly.
         kernel: spatial size of fc6 (7 in the paper).
         dropout: of fc6 and fc7.
-        class_weights: see `SegmentationHead`.
+        class_weights, loss, auxiliary: see `SegmentationHead`.
     """
 
     def __init__(
@@ -52,9 +54,11 @@ class FullyConvolutional(SegmentationHead):
         hidden: int = 512,
         kernel: int = 3,
         dropout: float = 0.1,
-        class_weights: dict[str, float] | None = None,
+        class_weights: ClassWeights = None,
+        loss: PixelLoss = PixelLoss(),  # noqa: B008 - frozen
+        auxiliary: Auxiliary | None = None,
     ) -> None:
-        super().__init__(classes, class_weights)
+        super().__init__(classes, class_weights, loss=loss, auxiliary=auxiliary, trunk=trunk)
         self.strides = [stride for stride in (32, 16, 8) if stride >= finest]
         require_strides(f"fcn{finest}s", trunk, self.strides)
         deepest, *skips = self.strides

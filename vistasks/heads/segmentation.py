@@ -1,18 +1,36 @@
-"""What the segmentation heads share: the masked pixel loss and the way back to the original picture's size."""
+"""What the segmentation heads share: the masked pixel losses and the way back to the original picture's size."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor, nn
 from torch.nn import functional
 
-from vistasks.heads.head import Head
+from vistasks.class_weights import Balance, ClassWeights, weight_tensor
+from vistasks.heads.head import Head, Trunk, require_strides
+from vistasks.heads.layers import conv_norm
 from vistasks.losses.classification import partial_cross_entropy
+from vistasks.losses.segmentation import PixelLoss, pixel_losses
+from vistasks.registry import STRICT
 from vistasks.types import IGNORE_INDEX, Batch, Encoder, Features, SegmentationMap
+
+
+@checked_dataclass(frozen=True, config=STRICT)
+class Auxiliary:
+    """A second, small classifier on the trunk's map at ``stride``, in training alone (PSPNet, Zhao et al. 2017, section 3.2).
+
+    Its cross-entropy counts ``weight`` times; ``channels`` is its width.
+    """
+
+    stride: PositiveInt = 16
+    weight: PositiveFloat = 0.4
+    channels: PositiveInt = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class SegmentationHead(Head):
@@ -21,41 +39,79 @@ class SegmentationHead(Head):
     Args:
         classes: the class names; a class called "background" stands for "none of the others" where an image does not label
             every class.
-        class_weights: factor of each class in the cross-entropy, by name; 1 where not named.
+        class_weights: factor of each class in cross-entropy, focal loss and OHEM: by name (1 where not named), a list in the
+            order of the classes, or the name of a rule of `vistasks.class_weights` that training works out from its data.
+        loss: which losses, by their factors.
+        auxiliary: a second classifier to train the trunk by.
+        trunk: what the maps look like; only ``auxiliary`` reads it here.
     """
 
     task: ClassVar[str] = "segmentation"
     class_weights: Tensor
 
-    def __init__(self, classes: tuple[str, ...], class_weights: Mapping[str, float] | None) -> None:
+    def __init__(
+        self,
+        classes: tuple[str, ...],
+        class_weights: ClassWeights,
+        *,
+        loss: PixelLoss = PixelLoss(),  # noqa: B008 - frozen
+        auxiliary: Auxiliary | None = None,
+        trunk: Trunk | None = None,
+    ) -> None:
         super().__init__()
-        self.classes = classes
-        unknown = sorted(set(class_weights or {}) - set(classes))
-        if unknown:
-            raise ValueError(f"class_weights names {', '.join(unknown)}; the classes are: {', '.join(classes)}")
-        weights = torch.tensor([(class_weights or {}).get(name, 1.0) for name in classes])
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.classes, self.pixel_loss = classes, loss
+        self.unresolved: Balance | None = class_weights if isinstance(class_weights, str) else None
+        self.register_buffer("class_weights", weight_tensor(class_weights, classes), persistent=False)
         self.background = classes.index("background") if "background" in classes else None
+        self.auxiliary: nn.Sequential | None = None
+        if auxiliary is not None and trunk is not None:
+            require_strides("auxiliary", trunk, [auxiliary.stride])
+            self.auxiliary_stride, self.auxiliary_weight = auxiliary.stride, auxiliary.weight
+            self.auxiliary = nn.Sequential(
+                conv_norm(trunk.channels[auxiliary.stride], auxiliary.channels, 3),
+                nn.Dropout2d(auxiliary.dropout),
+                nn.Conv2d(auxiliary.channels, len(classes), 1),
+            )
 
     @abstractmethod
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
         """Logits (N, S, H, W) at the padded input's ``size`` (H, W)."""
 
     def loss(self, features: Features, batch: Batch, encode: Encoder) -> dict[str, Tensor]:
+        if self.unresolved is not None:
+            raise ValueError(
+                f"class_weights: '{self.unresolved}' is worked out from the training data, which `vistasks train` does; "
+                "in a loop of your own call vistasks.class_weights.resolved_config(config, data) before build_model"
+            )
         height, width = batch.images.shape[-2:]
         logits = self(features, (height, width)).float()
         target = batch.segmentation
         if target is None:
             target = torch.full((len(batch), height, width), IGNORE_INDEX, device=logits.device)
-        return {
-            "cross_entropy": partial_cross_entropy(
-                logits,
-                target,
-                labelled=batch.segmentation_labelled,
-                background=self.background,
-                class_weights=self.class_weights,
-            )
-        }
+        terms = pixel_losses(
+            logits,
+            target,
+            labelled=batch.segmentation_labelled,
+            background=self.background,
+            class_weights=self.class_weights,
+            options=self.pixel_loss,
+        )
+        if self.auxiliary is not None:
+            terms["auxiliary"] = self._auxiliary_loss(self.auxiliary, features, target, batch.segmentation_labelled)
+        return terms
+
+    def _auxiliary_loss(self, layers: nn.Module, features: Features, target: Tensor, labelled: Tensor) -> Tensor:
+        """Cross-entropy at the map's own resolution, against the pixel in the middle of each cell."""
+        stride, middle = self.auxiliary_stride, self.auxiliary_stride // 2
+        logits = layers(features.maps[stride]).float()
+        loss = partial_cross_entropy(
+            logits,
+            target[:, middle::stride, middle::stride],
+            labelled=labelled,
+            background=self.background,
+            class_weights=self.class_weights,
+        )
+        return loss * self.auxiliary_weight
 
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> list[SegmentationMap]:
         height, width = batch.images.shape[-2:]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vistasks.class_weights import ClassWeights
 from vistasks.heads.head import Trunk, TrunkMismatch
-from vistasks.heads.segmentation import SegmentationHead
+from vistasks.heads.segmentation import Auxiliary, SegmentationHead
+from vistasks.losses.segmentation import PixelLoss
 from vistasks.registry import HEADS
 from vistasks.types import Features
 
@@ -26,13 +28,21 @@ class SegNet(SegmentationHead):
     Args:
         trunk: must publish pooling indices (VGG, LeNet-5, segnet_basic).
         classes: the class names.
-        class_weights: see `SegmentationHead`; the paper balances by median frequency (section 3.1).
+        class_weights, loss, auxiliary: see `SegmentationHead`; the paper balances by median frequency (section 3.1).
     """
 
     needs_pooling = True
 
-    def __init__(self, *, trunk: Trunk, classes: tuple[str, ...], class_weights: dict[str, float] | None = None) -> None:
-        super().__init__(classes, class_weights)
+    def __init__(
+        self,
+        *,
+        trunk: Trunk,
+        classes: tuple[str, ...],
+        class_weights: ClassWeights = None,
+        loss: PixelLoss = PixelLoss(),  # noqa: B008 - frozen
+        auxiliary: Auxiliary | None = None,
+    ) -> None:
+        super().__init__(classes, class_weights, loss=loss, auxiliary=auxiliary, trunk=trunk)
         if not trunk.pooling:
             raise TrunkMismatch(f"segnet unpools by the encoder's pooling indices, and the trunk '{trunk.name}' publishes none")
         self.strides = sorted(trunk.pooling, reverse=True)
