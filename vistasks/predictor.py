@@ -272,5 +272,8 @@ def load(
         batch_size: pictures that go through the network at once.
     """
     from vistasks.checkpoint import load_model  # PyTorch and the rest are loaded with it
+    from vistasks.models.folding import fold_batchnorm
 
-    return Predictor(load_model(path, device), tasks=tasks, score=score, batch_size=batch_size)
+    loaded = load_model(path, device)
+    fold_batchnorm(loaded.model)
+    return Predictor(loaded, tasks=tasks, score=score, batch_size=batch_size)

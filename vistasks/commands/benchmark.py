@@ -28,7 +28,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     size.set_defaults(run=_size)
     evaluation = add_action(names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set")
     evaluation.set_defaults(run=_benchmark_evaluate)
-    for name in (search, size, evaluation):
+    joint = add_action(names, "joint", "one joint pass beside torchvision's detector and segmenter one after the other")
+    joint.add_argument("--image", metavar="FILE", help="a picture, scaled to 640x480 (default: a generated one)")
+    joint.add_argument("--threads", type=int, default=2, help="of everybody (default: 2)")
+    joint.add_argument("--rounds", type=int, default=7, help="timed passes of each, in turns (default: 7)")
+    joint.set_defaults(run=_joint)
+    for name in (search, size, evaluation, joint):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -58,6 +63,13 @@ def _size(parsed: argparse.Namespace) -> int:
     if parsed.plot:
         plot(result, Path(parsed.plot))
     return print_numbers(parsed.json, result)
+
+
+def _joint(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.joint import benchmark
+
+    image = Path(parsed.image) if parsed.image else None
+    return print_numbers(parsed.json, benchmark(image=image, threads=parsed.threads, rounds=parsed.rounds))
 
 
 def _benchmark_evaluate(parsed: argparse.Namespace) -> int:
