@@ -35,6 +35,17 @@ def test_aligned_regions_of_several_images_keep_their_order() -> None:
     assert found[:, 0, 0, 0].tolist() == [1, 3, 3]
 
 
+@pytest.mark.parametrize("strides", [[8], [8, 16]])
+def test_prediction_pools_the_same_values_as_training(strides: list[int]) -> None:
+    torch.manual_seed(0)
+    regions = AlignedRegions(trunk=TRUNK, strides=strides, size=3, reduce=5)
+    features = Features({8: torch.randn(2, 4, 12, 12), 16: torch.randn(2, 6, 6, 6)})
+    boxes = [torch.tensor([[3.0, 5, 90, 80], [40, 2, 60, 30]]), torch.tensor([[0.0, 0, 96, 96]])]
+    learnt = regions(features, boxes, encode)
+    with torch.no_grad():
+        torch.testing.assert_close(regions(features, boxes, encode), learnt, rtol=1e-4, atol=1e-5)
+
+
 def test_a_regions_size_picks_its_level() -> None:
     trunk = Trunk("fpn", {4: 2, 8: 2, 16: 2}, {})
     regions = AlignedRegions(trunk=trunk, strides=[16, 4, 8], size=2, reduce=None, canonical=112)

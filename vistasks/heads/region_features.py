@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align, roi_pool
 
 from vistasks.heads.head import Trunk, require_strides
+from vistasks.ops.roi_align import gather_roi_align
 from vistasks.types import Encoder, Features
 
 
@@ -82,11 +83,15 @@ class AlignedRegions(RegionFeatures):
 
     def _pooled(self, source: Tensor, regions: Tensor | list[Tensor], stride: int) -> Tensor:
         # in float32: RoIAlign has no bf16 kernel on the CPU, and box coordinates lose whole pixels in 16 bits
-        source = source.float().contiguous()
+        source = source.float()
         with torch.autocast(source.device.type, enabled=False):
             if self.pool:
-                return roi_pool(source, regions, self.size, 1 / stride)
-            return roi_align(source, regions, self.size, 1 / stride, sampling_ratio=2, aligned=True)
+                return roi_pool(source.contiguous(), regions, self.size, 1 / stride)
+            if source.device.type == "cpu" and not torch.is_grad_enabled() and not torch.jit.is_tracing():
+                if isinstance(regions, list):
+                    regions = torch.cat([nn.functional.pad(r, (1, 0), value=float(i)) for i, r in enumerate(regions)])
+                return gather_roi_align(source, regions, size=self.size, stride=stride)
+            return roi_align(source.contiguous(), regions, self.size, 1 / stride, sampling_ratio=2, aligned=True)
 
 
 class WarpedRegions(RegionFeatures):
