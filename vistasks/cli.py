@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vistasks.commands import benchmark, data, demo, evaluate, infer, proposals, train
+from vistasks.commands import benchmark, data, demo, evaluate, find_lr, infer, proposals, search, train
 
 EXAMPLES = """examples:
   vistasks demo                                                      the main job on generated pictures, in a few minutes
@@ -77,6 +77,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "infer": (infer.add, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
     "data": (data.add, "Prepare, check and look at data sets."),
     "proposals": (proposals.add, "Compute, judge and clear region proposals."),
+    "find-lr": (find_lr.add, "Find a learning rate by a short training with growing rates, with a plot."),
+    "search": (search.add, "Search hyper-parameters: many trainings of one config; can be stopped and run again."),
     "benchmark": (benchmark.add, "Time ours beside a peer in the same run."),
     "demo": (demo.add, "The main job on generated pictures: data, training, evaluation, inference."),
 }

@@ -231,7 +231,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[s
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ValueError(f"{path}: there is no such config file.{nearest(path.name, beside)}")
-    values, lines = _read_yaml(path)
+    values, lines = read_yaml(path)
     overridden: dict[tuple[Any, ...], str] = {}
     for override in overrides:
         keys = apply_override(values, override)
@@ -250,7 +250,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[s
     return values, where
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     """The values of a YAML file, and the line of each key path."""
     try:
         text = path.read_text(encoding="utf-8")
