@@ -20,17 +20,19 @@ from vistasks.evaluate import evaluate
 from vistasks.models import MultiTaskModel
 from vistasks.run_folder import keep_finished_steps
 from vistasks.train import train
+from vistasks.training.state import Progress
 from vistasks.types import Batch
 
 JOINT = ("detection", "segmentation")
 OUTPUTS = {"config.yaml", "environment.json", "metrics.jsonl", "report.json", "curves.png"}
+CLOCK = ("images_per_second", "seconds")  # what a clock says in metrics.jsonl
 OUTPUTS |= {"best.safetensors", "best.json", "last.safetensors", "last.json"}
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what a clock says."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("images_per_second", "seconds")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
 
 
 def steps_of(folder: Path) -> list[dict[str, Any]]:
@@ -146,9 +148,9 @@ def interrupted_at(step: int, error: type[BaseException]) -> Callable[..., None]
 
     original = TrainingDisplay.step
 
-    def stopping(self: TrainingDisplay, at: int, *values: Any, **named: Any) -> None:
-        original(self, at, *values, **named)
-        if at == step:
+    def stopping(self: TrainingDisplay, progress: Progress, *values: Any, **named: Any) -> None:
+        original(self, progress, *values, **named)
+        if progress.step == step:
             raise error
 
     return stopping
@@ -196,12 +198,12 @@ def test_an_interrupt_says_how_to_go_on_and_leaves_a_usable_checkpoint(
     config = tiny_config(tmp_path / "run", mask_data(masks), "segmentation")
     with monkeypatch.context() as patch:
         patch.setattr("vistasks.train.TrainingDisplay.step", interrupted_at(1, KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt, match=r"no epoch was finished, so there is nothing to go on from in .*run"):
+        with pytest.raises(KeyboardInterrupt, match=r"nothing was saved yet, so there is nothing to go on from in .*run"):
             train(config)
     (tmp_path / "run" / ".last.12.tmp.safetensors").write_text("of a killed process")
     with monkeypatch.context() as patch:
         patch.setattr("vistasks.train.TrainingDisplay.step", interrupted_at(3, KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt, match=r"last\.safetensors holds the last finished epoch; .* --resume goes on"):
+        with pytest.raises(KeyboardInterrupt, match=r"last\.safetensors holds the run after step 2; .* --resume goes on"):
             train(config)  # the folder holds no run yet, so it may be used again
     assert [step["step"] for step in steps_of(tmp_path / "run")] == [1, 2, 3]  # nothing of the first attempt
     assert not list((tmp_path / "run").glob(".*"))
@@ -210,11 +212,12 @@ def test_an_interrupt_says_how_to_go_on_and_leaves_a_usable_checkpoint(
 
 def test_lines_of_steps_that_are_made_again_are_removed(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    keep_finished_steps(metrics, 0)
+    keep_finished_steps(metrics, 0, 0)
     assert not metrics.exists()
-    metrics.write_text('{"step": 1}\n{"step": 2, "evaluation": {}}\n{"step": 3}\n[]\n{"st')
-    keep_finished_steps(metrics, 2)
-    assert metrics.read_text() == '{"step": 1}\n{"step": 2, "evaluation": {}}\n'
+    lines = '{"step": 1}\n{"step": 2, "epoch": 1, "evaluation": {}}\n'
+    metrics.write_text(lines + '{"step": 2, "epoch": 2, "evaluation": {}}\n{"step": 3}\n[]\n{"st')
+    keep_finished_steps(metrics, 2, 1)
+    assert metrics.read_text() == lines
 
 
 def test_images_without_any_object_train_and_evaluate(tmp_path: Path) -> None:
@@ -300,7 +303,7 @@ def test_devices_that_are_not_there(
 
 def test_training_stops_early_where_nothing_gets_better(tmp_path: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.3, 0.5, 0.5, 0.4])
-    monkeypatch.setattr("vistasks.train.headline", lambda report: {"mIoU": next(values)})
+    monkeypatch.setattr("vistasks.training.validation.headline", lambda report: {"mIoU": next(values)})
     config = tiny_config(tmp_path / "run", mask_data(masks), "segmentation", epochs=9, batch_size=6, early_stopping=2)
     assert train(config) == {"mIoU": 0.5}
     state = read_checkpoint(tmp_path / "run" / "last.safetensors").state

@@ -2,11 +2,13 @@
 
 A checkpoint is one file: tensors under ``model.`` (the weights that predict) and, in ``last``, also ``raw.`` (the weights that
 are trained, where the averaged ones predict) and ``optimizer.``; its header carries the config, the class names and the state of
-the run. Beside it lies the same header as ``NAME.json`` for people.
+the run, and the checksum of all that. Beside it lies the same header as ``NAME.json`` for people.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,11 +31,14 @@ from vistasks.devices import pick_device
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
 
-HEADER = "vistasks"
+HEADER, CHECKSUM = "vistasks", "sha256"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], *, config: Config, classes: ClassNames, state: Any) -> None:
-    """Writes ``path`` (.safetensors) and the JSON beside it: to a temporary name, synced, then renamed."""
+    """Writes ``path`` (.safetensors) and the JSON beside it: to a temporary name, synced, then renamed.
+
+    An ``OSError`` where that fails, as on a full disk; what was there before is then still there.
+    """
     header = {
         "version": vistasks.__version__,
         "classes": asdict(classes),
@@ -42,9 +47,24 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], *, config: Config
     }
     # plain copies: safetensors refuses tensors that share memory, and the device is no property of a weight
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(plain, temporary, {HEADER: json.dumps(header)})
+    text = json.dumps(header)
+    try:
+        with replacing(path) as temporary:
+            save_file(plain, temporary, {HEADER: text, CHECKSUM: checksum(text, plain)})
+    except SafetensorError as error:
+        full = "No space left" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, "No space left on device" if full else str(error), str(path)) from None
     write_text(path.with_suffix(".json"), json.dumps(header, indent=1))
+
+
+def checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the header and every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -80,10 +100,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = find_checkpoint(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            metadata = file.metadata() or {}
+            text = metadata.get(HEADER, "null")
+            header = json.loads(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable checkpoint (.safetensors written by vistasks): {error}") from None
+    if metadata.get(CHECKSUM, checksum(text, tensors)) != checksum(text, tensors):
+        raise ValueError(f"{path}: damaged: its checksum is not that of its content")
     if header is None:
         raise ValueError(
             f"{path}: safetensors without the vistasks header. Plain weights of a trunk go into the config: "
@@ -95,6 +119,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: its vistasks header is incomplete; was it written by another version?") from None
     return Checkpoint(path, parse_config(values, where=lambda keys: f"{path}, its config"), classes, state, tensors)
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint's header, without reading its tensors; the errors of `safe_open` and of missing keys."""
+    with safe_open(path, framework="pt") as file:
+        state: dict[str, Any] = json.loads(file.metadata()[HEADER])["state"]
+    return state
 
 
 def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vistasks.commands import benchmark, data, demo, evaluate, find_lr, infer, proposals, search, train
+from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
   vistasks demo                                                      the main job on generated pictures, in a few minutes
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None) 
         return 2
     try:
         return parsed.run(parsed) or 0
+    except Stopped as stop:
+        print(f"\nstopped by {stop}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt as stop:
         print(f"\ninterrupted: {stop}" if str(stop) else "\ninterrupted", file=sys.stderr)
         return 130

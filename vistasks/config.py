@@ -145,8 +145,8 @@ class StageConfig(Section):
 
 class TrainConfig(Section):
     epochs: PositiveInt = 10
-    batch_size: PositiveInt = Field(default=4, description="pictures per device and step")
-    accumulate: PositiveInt = Field(default=1, description="steps whose gradients are averaged before an update")
+    batch_size: PositiveInt = Field(default=4, description="pictures of a device at once; a step has this x devices x accumulate")
+    accumulate: PositiveInt = Field(default=1, description="batches whose gradients are averaged before an update")
     workers: int = Field(default=1, ge=0, description="data loading processes")
     sampling: Options = Field(
         default={"name": "shuffle"}, description="shuffle, repeat_factor, class_balanced or task_balanced, with options"
@@ -168,8 +168,16 @@ class TrainConfig(Section):
     monitor: str | None = Field(default=None, description="what 'best' means: AP, AP50, VOC_mAP, mIoU; null: mean of AP and mIoU")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: PositiveInt = 1
+    devices: PositiveInt = Field(default=1, description="processes of this machine, each with a device; torchrun says it itself")
+    sync_batchnorm: bool = Field(default=False, description="BatchNorm over all devices' pictures (CUDA, devices > 1)")
     deterministic: bool = Field(default=False, description="only deterministic kernels; slower")
+
+
+class CheckpointConfig(Section):
+    every_minutes: PositiveFloat | None = Field(
+        default=15.0, description="also save within an epoch when the last save is so long ago; null: at the ends of epochs only"
+    )
+    keep: PositiveInt = Field(default=2, description="complete states kept, last.safetensors among them; best comes on top")
 
 
 class EvaluateConfig(Section):
@@ -188,6 +196,7 @@ class Config(Section):
     proposals: ProposalsConfig = ProposalsConfig()
     model: ModelConfig
     train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 

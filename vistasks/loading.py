@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -88,7 +89,8 @@ class EpochOrder(Sampler[list[Key]]):
     """Batches of (epoch, index); a new order each epoch, from seed and epoch; each of ``world`` processes gets its share.
 
     With ``shuffle`` an incomplete last batch is left out (it would weigh its pictures more), unless it is the only one.
-    Without, every index comes exactly once over all processes.
+    Without, every index comes exactly once over all processes, in the batches that a single process would have: a prediction can
+    depend on what its picture is padded to.
 
     Attributes:
         epoch: which epoch the next iteration gives.
@@ -114,16 +116,19 @@ class EpochOrder(Sampler[list[Key]]):
         """Batches of a whole epoch."""
         if self.shuffle:
             return max(1, len(self.sampling) // (self.batch_size * self.world))
-        return math.ceil(len(range(self.rank, self.count, self.world)) / self.batch_size)
+        return len(range(self.rank, math.ceil(self.count / self.batch_size), self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.arange(self.count)
+        size, steps = self.batch_size, range(self.start, len(self))
         if self.shuffle:
-            order = self.sampling.order(self.seed, self.epoch, batch_size=self.batch_size, world=self.world)
-            order = np.resize(order, max(len(order), self.world))  # every process has at least one
-        mine = order[self.rank :: self.world]
-        for step in range(self.start, len(self)):
-            yield [(self.epoch, int(index)) for index in mine[step * self.batch_size : (step + 1) * self.batch_size]]
+            order = self.sampling.order(self.seed, self.epoch, batch_size=size, world=self.world)
+            mine = np.resize(order, max(len(order), self.world))[self.rank :: self.world]  # every process has at least one
+            shares = [mine[step * size : (step + 1) * size] for step in steps]
+        else:
+            indices = np.arange(self.count)
+            shares = [indices[(step * self.world + self.rank) * size :][:size] for step in steps]
+        for share in shares:
+            yield [(self.epoch, int(index)) for index in share]
 
 
 class _Fetcher(TorchDataset):
@@ -199,10 +204,15 @@ def _start_worker(worker: int) -> None:
     """OpenCV's and PyTorch's own threads would multiply with the workers.
 
     What the worker shares with its siblings is left out of garbage collection, which would write to every page of it.
+
+    Ctrl-C and SIGTERM often go to a whole group of processes: the run then finishes its step with what the workers give it, and
+    ends them itself (by a second SIGTERM where they are stuck).
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _context() -> BaseContext:

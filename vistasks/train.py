@@ -1,15 +1,15 @@
-"""Training: one loop that is read top to bottom."""
+"""Training: one loop that is read top to bottom. What it stands on is in `vistasks.training`."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -18,54 +18,57 @@ from vistasks import run_folder
 from vistasks.atomic import write_text
 from vistasks.batching import to_device
 from vistasks.build import build_augment, build_dataset, build_model, build_proposals
-from vistasks.checkpoint import Checkpoint, restore, save_checkpoint
+from vistasks.checkpoint import Checkpoint
 from vistasks.class_weights import resolved_config, taken_over
 from vistasks.config import Config
 from vistasks.datasets import Dataset
-from vistasks.devices import build_fabric
+from vistasks.devices import agreed, build_fabric, plain_words
 from vistasks.drawing.curves import save_curves
 from vistasks.ema import AveragedWeights
-from vistasks.evaluate import HEADLINE, build_metrics, evaluate_model, headline
 from vistasks.loading import Batches, EpochOrder, Pipeline, batches
 from vistasks.models import MultiTaskModel
-from vistasks.optimization import (
-    build_optimizer,
-    learning_rate_factor,
-    optimizer_tensors,
-    restore_optimizer,
-    set_learning_rate,
-)
+from vistasks.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from vistasks.progress import TrainingDisplay
-from vistasks.registry import nearest
-from vistasks.run_folder import Progress
 from vistasks.task_schedule import TaskSchedule
+from vistasks.training.announce import announce
+from vistasks.training.guards import GradientWatch, LoaderWatch, gradient_norm, refuse_non_finite
+from vistasks.training.saving import Saver
+from vistasks.training.state import Progress, TrainingState, seed_draws
+from vistasks.training.stop import Stopped, StopRequest
+from vistasks.training.validation import Validation, check_monitor
+from vistasks.types import Batch
 
 
-def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
+def train(config: Config, *, resume: bool | str | Path = False) -> dict[str, Any]:
     """Trains, evaluates every few epochs, and returns the best evaluation's headline numbers.
 
-    Writes into ``config.output``: config.yaml, environment.json, metrics.jsonl, TensorBoard events, best and last checkpoints,
-    report.json of the best evaluation and curves.png. Nothing is written before data and model are built.
+    Writes into ``config.output``: config.yaml, environment.json, metrics.jsonl, TensorBoard events, best, last and some earlier
+    checkpoints, report.json of the best evaluation and curves.png. Nothing is written before data and model are built.
 
     Args:
         config: the experiment.
-        resume: go on from ``last.safetensors`` of the run folder.
+        resume: True: go on from the newest good checkpoint of the run folder; a path: from that one.
 
     Raises:
         ValueError: the config asks for what the data, the machine or the run folder do not allow.
-        FloatingPointError: the loss is not finite.
-        KeyboardInterrupt: passed on, with how to go on as its message.
+        FloatingPointError: a loss or a gradient is not finite.
+        OSError: the disk stayed full at the end of the run.
+        Stopped: SIGTERM or SIGINT came; the state is saved.
+        KeyboardInterrupt: it came twice; passed on, with how to go on as its message.
     """
-    _check_monitor(config)
+    check_monitor(config)
     folder = Path(config.output)
-    checkpoint = run_folder.checkpoint_to_resume(folder, config) if resume else None
-    if not resume:
+    checkpoint, damaged = None, dict[Path, str]()
+    if resume:
+        path = None if resume is True else Path(resume)
+        checkpoint, damaged = run_folder.checkpoint_to_resume(folder, config, path)
+    else:
         run_folder.refuse_used(folder)
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
     fabric = build_fabric(config.train)
     fabric.launch()
-    torch.manual_seed(config.seed)
+    seed_draws(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
     data = build_dataset(config, "train")
     config = taken_over(config, checkpoint.config) if checkpoint is not None else resolved_config(config, data)
@@ -74,37 +77,17 @@ def train(config: Config, *, resume: bool = False) -> dict[str, Any]:
     run = Run(config, fabric, model, data, val, checkpoint)
     if fabric.is_global_zero:
         run_folder.start(folder, config, fabric.device)
-        run.announce()
+        announce(config, fabric, data, val, model, run.steps_per_epoch, run.accumulate)
+        if checkpoint is not None:
+            run_folder.announce_resumed(checkpoint, damaged, config)
     try:
         return run.loop()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run_folder.how_to_go_on(folder)) from None
     except RuntimeError as error:
-        if (plain := _in_plain_words(error, fabric)) is None:
+        if (plain := plain_words(error, fabric)) is None:
             raise
         raise plain from error
-
-
-def _in_plain_words(error: RuntimeError, fabric: Fabric) -> Exception | None:
-    text = str(error)
-    if "deterministic implementation" in text:
-        return ValueError(
-            f"train.deterministic: PyTorch has no deterministic kernel for a part of this model on {fabric.device} "
-            f"({text.split(' ', maxsplit=1)[0]}); set it to false or choose another head"
-        )
-    if fabric.world_size > 1 and ("Connection closed by peer" in text or type(error).__name__ == "DistBackendError"):
-        return ChildProcessError(f"process {fabric.global_rank}: another process of this run has failed; its own error says why")
-    return None
-
-
-def _check_monitor(config: Config) -> None:
-    known = [name for task in config.model.heads for name in HEADLINE[task]]
-    monitor = config.train.monitor
-    if monitor is not None and monitor not in known:
-        guess = nearest(monitor, known)
-        raise ValueError(f"train.monitor: '{monitor}' is not among the results.{guess} Known: {', '.join(known)}")
-    if not config.data.evaluates and (monitor is not None or config.train.early_stopping is not None):
-        raise ValueError("train.monitor and train.early_stopping need an evaluation, and data.val is empty: name its part there")
 
 
 class Run:
@@ -119,28 +102,36 @@ class Run:
         val: Dataset | None,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self.config, self.fabric, self.data, self.val = config, fabric, data, val
+        self.config, self.fabric, self.data = config, fabric, data
         self.folder = Path(config.output)
-        self.model: MultiTaskModel = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, config.train.optimizer)
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
-        self.averaged: AveragedWeights[MultiTaskModel] | None = None
-        if config.train.ema:
-            self.averaged = AveragedWeights(model, config.train.ema)
+        averaged = AveragedWeights(model, config.train.ema) if config.train.ema else None
         propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
-        self.order, self.loader = self._loader(Pipeline(data, propose, build_augment(config), config.input, config.seed), True)
-        self.val_loader: Batches | None = None
+        pipeline = Pipeline(data, propose, build_augment(config), config.input, config.seed)
+        self.order, self.loader = self._loader(pipeline, model.divisor, shuffle=True)
+        self.validation: Validation | None = None
         if val is not None:
-            _, self.val_loader = self._loader(Pipeline(val, propose, None, config.input, config.seed), False)
+            _, loader = self._loader(Pipeline(val, propose, None, config.input, config.seed), model.divisor, shuffle=False)
+            self.validation = Validation(config, fabric, data.classes, loader)
         self.accumulate = min(config.train.accumulate, len(self.order))
+        # a rest of the batches that is too small for an update is left out
         self.steps_per_epoch = len(self.order) // self.accumulate
         self.tasks = TaskSchedule.of(config)
         self.progress = Progress()
         if checkpoint is not None:
             self.progress = run_folder.restored_progress(checkpoint, data.classes, self.steps_per_epoch)
-            self._restore(checkpoint)
+        precision = fabric.strategy.precision
+        self.state = TrainingState(model, averaged, self.optimizer, precision, self.progress)
+        if checkpoint is not None:
+            self.state.restore(checkpoint)
+        self.gradients = GradientWatch(self.progress.gradient_norms, scaled=config.train.precision == "16-mixed")
+        self.saver = Saver(self.folder, config, data.classes, self._say)
+        self.stop = StopRequest()
+        self.watch = LoaderWatch(self._say)
 
-    def _loader(self, pipeline: Pipeline, shuffle: bool) -> tuple[EpochOrder, Batches]:
+    def _loader(self, pipeline: Pipeline, divisor: int, *, shuffle: bool) -> tuple[EpochOrder, Batches]:
         train = self.config.train
         order = EpochOrder(
             len(pipeline),
@@ -151,147 +142,128 @@ class Run:
             world=self.fabric.world_size,
         )
         workers = train.workers if shuffle else min(1, train.workers)
-        return order, batches(pipeline, order, classes=self.data.classes, divisor=self.model.divisor, workers=workers)
+        return order, batches(pipeline, order, classes=self.data.classes, divisor=divisor, workers=workers)
 
-    def announce(self) -> None:
-        """The first lines on the screen."""
-        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        print(f"run folder   {self.folder.resolve()}")
-        roots = [self.config.data.root, *(source["root"] for source in self.config.data.also if "root" in source)]
-        count = len(self.val) if self.val is not None else 0
-        folders = ", ".join(str(Path(root).resolve()) for root in roots)
-        print(f"data         {folders}: {len(self.data)} training, {count} evaluation")
-        for task in self.config.model.heads:
-            print(f"{task:12} {', '.join(getattr(self.data.classes, task))}")
-        if "detection" in self.config.model.heads:
-            method, cache = self.config.proposals.method["name"], self.config.proposals.cache
-            print(f"proposals    {method}, {'not kept' if cache is None else f'kept in {Path(cache).resolve()}'}")
-        print(f"model        {self.config.model.backbone['name']}, {parameters / 1e6:.2f} M trained parameters")
-        epochs, precision = self.config.train.epochs, self.config.train.precision
-        print(f"training     {epochs} epochs of {self.steps_per_epoch} steps on {self.fabric.device}, {precision}", flush=True)
-        for note in [*self.data.notes, *(self.val.notes if self.val is not None else [])]:
-            print(f"note         {note}")
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
 
     def loop(self) -> dict[str, Any]:
         """Epochs until the last, or until nothing has got better for ``early_stopping`` evaluations."""
-        train = self.config.train
+        train, progress = self.config.train, self.progress
         total = train.epochs * self.steps_per_epoch
-        with TrainingDisplay(self.folder, total, self.progress.step, active=self.fabric.is_global_zero) as display:
-            while self.progress.epoch < train.epochs and not self._stalled():
+        display = TrainingDisplay(self.folder, total, progress, active=self.fabric.is_global_zero)
+        with self.stop, self.watch, display:
+            while progress.epoch < train.epochs and not self._stalled():
                 self._train_epoch(display, total)
-                self.progress.epoch += 1
-                is_last = self.progress.epoch == train.epochs
-                if self.val_loader is not None and (is_last or self.progress.epoch % train.validate_every == 0):
-                    self._evaluate(self.val_loader, display)
-                self._save("last", everything=True)
-        if self.val_loader is None:
-            self._save("best", everything=False)
+                is_last = progress.epoch + 1 == train.epochs
+                if self.validation is not None and (is_last or (progress.epoch + 1) % train.validate_every == 0):
+                    self._evaluate(self.validation, display)
+                progress.epoch, progress.position = progress.epoch + 1, 0
+                self._save_last(display, insist=is_last or self._stalled())
         if self.fabric.is_global_zero:
+            if self.validation is None:
+                self.saver.best(self.state, insist=True)
             save_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
             names = ["best.safetensors", "last.safetensors", "report.json", "metrics.jsonl", "curves.png"]
             print(f"done         {self.folder.resolve()}: {', '.join(name for name in names if (self.folder / name).exists())}")
-        return self.progress.results
+        return progress.results
 
     def _train_epoch(self, display: TrainingDisplay, total: int) -> None:
-        config, accumulate = self.config.train, self.accumulate
-        self._seed_epoch()
-        self.order.epoch = self.progress.epoch
+        """The steps of an epoch that are not done yet."""
+        config, progress = self.config.train, self.progress
+        self.order.epoch, self.order.start = progress.epoch, progress.position * self.accumulate
         self.wrapped.train()
-        # a rest of the batches that is too small for an update is left out
-        for index, (batch, _) in zip(range(self.steps_per_epoch * accumulate), self.loader):
-            updates = (index + 1) % accumulate == 0
-            rate = set_learning_rate(self.optimizer, learning_rate_factor(self.progress.step, total, config.schedule))
-            self.model.active = self.tasks.at(self.progress.step, total)
-            with self.fabric.no_backward_sync(self.wrapped, enabled=not updates):
-                terms = self.wrapped(to_device(batch, self.fabric.device))
-                loss = torch.stack(list(terms.values())).sum()
-                self._refuse_non_finite(loss, terms, batch.paths)
-                self.fabric.backward(loss / accumulate)
-            if not updates:
-                continue
-            if config.clip_grad_norm:
-                self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.clip_grad_norm, error_if_nonfinite=False)
+        arriving = iter(self.loader)
+        while progress.position < self.steps_per_epoch:
+            rate = set_learning_rate(self.optimizer, learning_rate_factor(progress.step, total, config.schedule))
+            self.state.model.active = self.tasks.at(progress.step, total)
+            for part in range(self.accumulate):
+                batch = self._next(arriving, part)
+                terms = self._forward_backward(batch, part)
+            norm = gradient_norm(self.fabric, self.wrapped, self.optimizer, config.clip_grad_norm)
+            if spike := self.gradients.judge(progress.step, norm, batch.paths):
+                display.note(spike)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            if self.averaged is not None:
-                self.averaged.update(self.model, self.progress.step)
-            self.progress.step += 1
-            images = len(batch) * accumulate * self.fabric.world_size
-            display.step(self.progress.step, self.progress.epoch, terms, rate, images=images)
+            if self.state.averaged is not None:
+                self.state.averaged.update(self.state.model, progress.step)
+            progress.step, progress.position = progress.step + 1, progress.position + 1
+            images = len(batch) * self.accumulate * self.fabric.world_size
+            display.step(progress, {**terms, "gradient_norm": norm}, rate, images=images, waited=self.watch.waited)
+            self._stop_or_save(display)
 
-    def _seed_epoch(self) -> None:
-        """An epoch's draws (regions, dropout) follow from seed, epoch and process alone, so that a resumed run makes the same."""
-        sequence = np.random.SeedSequence([self.config.seed, self.progress.epoch, self.fabric.global_rank])
-        torch.manual_seed(int(sequence.generate_state(1)[0]))
+    def _next(self, arriving: Iterator[tuple[Batch, Any]], part: int) -> Batch:
+        """The next batch, on the device."""
+        number = self.progress.position * self.accumulate + part
 
-    def _refuse_non_finite(self, loss: Tensor, terms: Mapping[str, Tensor], paths: tuple[str, ...]) -> None:
-        if not torch.isfinite(loss):
-            values = ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())
-            raise FloatingPointError(
-                f"step {self.progress.step}: the loss is not finite ({values}). Pictures of this step: {', '.join(paths)}. "
-                "A lower train.optimizer.lr, train.clip_grad_norm=1 or train.precision=32-true usually help"
-            )
+        def awaited() -> str:
+            keys = next(islice(self.order, number - self.order.start, None))
+            paths = ", ".join(self.data.paths[index] for _, index in keys)
+            reading = ", ".join(path or "nothing" for path in self.loader.reading())
+            reads = f"; its workers read {reading}" if reading else ""
+            return f"batch {number + 1} of epoch {self.progress.epoch + 1} ({paths}) is awaited{reads}"
 
-    def _evaluate(self, loader: Batches, display: TrainingDisplay) -> None:
-        metrics = build_metrics(self.data.classes, self.config.model.heads, self.config.evaluate.engine)
-        model = self.averaged.model if self.averaged is not None else self.model
-        if self.fabric.world_size > 1:  # each process counts its own BatchNorm statistics
-            for buffer in model.buffers():
-                torch.distributed.broadcast(buffer, 0)
-        start = time.perf_counter()
-        with self.fabric.autocast():
-            counts = evaluate_model(model, display.track(loader, "evaluating"), metrics, self.fabric.device)
-        self._gather(metrics)
-        report: dict[str, Any] = {**counts, **{key: metric.compute() for key, metric in metrics.items()}}
-        numbers = headline(report)
-        value = self._monitored(numbers)
-        better = value is not None and (self.progress.best is None or value > self.progress.best)
-        display.evaluation(self.progress.epoch, self.progress.step, numbers, time.perf_counter() - start, better)
-        if better or self.progress.best is None:
-            self.progress.best, self.progress.best_epoch, self.progress.results = value, self.progress.epoch, numbers
-            self._save("best", everything=False)
+        with self.watch.waiting(awaited):
+            batch, _ = next(arriving)
+        return to_device(batch, self.fabric.device)
+
+    def _forward_backward(self, batch: Batch, part: int) -> Mapping[str, Tensor]:
+        """Adds a batch's gradients; the terms of its loss."""
+        progress, last = self.progress, part == self.accumulate - 1
+        # dropout and the drawing of regions follow from where the run stands alone, so that a resumed run makes the same
+        number = progress.position * self.accumulate + part
+        seed_draws(self.config.seed, progress.epoch, number, self.fabric.global_rank)
+        with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
+            terms: Mapping[str, Tensor] = self.wrapped(batch)
+            loss = torch.stack(list(terms.values())).sum()
+            refuse_non_finite(progress.step, loss, terms, batch.paths)
+            self.fabric.backward(loss / self.accumulate)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _stop_or_save(self, display: TrainingDisplay) -> None:
+        if agreed(self.fabric, self.stop.requested):
+            self._stop(display)
+        if self.saver.due():
+            self._save_last(display)
+
+    def _stop(self, display: TrainingDisplay) -> None:
+        """Saves and raises `Stopped`, in all processes at the same step."""
+        saved = self._save_last(display)
+        self.fabric.barrier()  # whoever ends first would be taken for a failure
+        if not saved:
+            raise OSError(f"{self.stop}: the state could not be saved; {run_folder.how_to_go_on(self.folder)}")
+        raise Stopped(f"{self.stop}: {run_folder.how_to_go_on(self.folder)}")
+
+    def _save_last(self, display: TrainingDisplay, *, insist: bool = False) -> bool:
+        if not self.fabric.is_global_zero:
+            return True
+        display.sync()
+        return self.saver.last(self.state, insist=insist)
+
+    def _evaluate(self, validation: Validation, display: TrainingDisplay) -> None:
+        progress, start = self.progress, time.perf_counter()
+        report, numbers = validation(self.state.predicting, lambda loader: self._tracked(loader, display))
+        value = validation.monitored(numbers)
+        better = value is not None and (progress.best is None or value > progress.best)
+        epoch = progress.epoch + 1
+        display.evaluation(epoch, progress.step, numbers, time.perf_counter() - start, better)
+        if better or progress.best is None:
+            progress.best, progress.best_epoch, progress.results = value, epoch, numbers
             if self.fabric.is_global_zero:
+                self.saver.best(self.state)
                 write_text(self.folder / "report.json", json.dumps({**report, "headline": numbers}, indent=1))
 
-    def _gather(self, metrics: dict[str, Any]) -> None:
-        """Every process gets the union of all processes' states: each sample counts once."""
-        if self.fabric.world_size == 1:
-            return
-        for metric in metrics.values():
-            states: list[Any] = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(states, metric.state())
-            metric.reset()
-            for state in states:
-                metric.merge(state)
-
-    def _monitored(self, numbers: Mapping[str, float | None]) -> float | None:
-        wanted = self.config.train.monitor
-        values = [numbers.get(key) for key in ([wanted] if wanted else ["AP", "mIoU"])]
-        present = [value for value in values if value is not None]
-        return sum(present) / len(present) if present else None
+    def _tracked(self, loader: Batches, display: TrainingDisplay) -> Iterable[Any]:
+        """The evaluation's batches. Whoever is told to stop in between saves the state of before; alone it also stops."""
+        saved = False
+        for item in display.track(loader, "evaluating"):
+            yield item
+            if self.stop.requested and self.fabric.world_size == 1:
+                self._stop(display)
+            elif self.stop.requested and not saved:
+                saved = self._save_last(display)
 
     def _stalled(self) -> bool:
         patience = self.config.train.early_stopping
         waited = (self.progress.epoch - self.progress.best_epoch) // self.config.train.validate_every
         return patience is not None and self.progress.best is not None and waited >= patience
-
-    def _save(self, name: str, *, everything: bool) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        predicting = self.averaged.model if self.averaged is not None else self.model
-        tensors = {f"model.{key}": value for key, value in predicting.state_dict().items()}
-        state: dict[str, Any] = {**vars(self.progress)}
-        if everything:
-            if self.averaged is not None:
-                tensors |= {f"raw.{key}": value for key, value in self.model.state_dict().items()}
-            moments, state["optimizer_groups"] = optimizer_tensors(self.optimizer)
-            tensors |= moments
-        path = self.folder / f"{name}.safetensors"
-        save_checkpoint(path, tensors, config=self.config, classes=self.data.classes, state=state)
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        where = str(checkpoint.path)
-        if self.averaged is not None:
-            restore(self.averaged.model, checkpoint.part("model"), where)
-        restore(self.model, checkpoint.part("raw") or checkpoint.part("model"), where)
-        restore_optimizer(self.optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer_groups"], where)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from vistasks.commands.arguments import config_arguments
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from last.safetensors in the run folder")
+    resume = "go on from the newest good checkpoint of the run folder, or from this one"
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help=resume)
     parser.add_argument("--print-config", action="store_true", help="print every value and where it came from, and stop")
     parser.set_defaults(run=_train)
 
@@ -17,6 +19,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _train(parsed: argparse.Namespace) -> int:
     from vistasks.config import parse_config, read_config
 
+    if isinstance(parsed.resume, str) and "=" in parsed.resume and not Path(parsed.resume).exists():
+        parsed.overrides, parsed.resume = [parsed.resume, *parsed.overrides], True  # --resume key.path=value
     values, where = read_config(parsed.config, parsed.overrides)
     config = parse_config(values, where=where)
     if parsed.print_config:
