@@ -26,7 +26,7 @@ from vistasks.types import Batch
 JOINT = ("detection", "segmentation")
 OUTPUTS = {"config.yaml", "environment.json", "metrics.jsonl", "report.json", "curves.png"}
 CLOCK = ("images_per_second", "seconds")  # what a clock says in metrics.jsonl
-OUTPUTS |= {"best.safetensors", "best.json", "last.safetensors", "last.json"}
+OUTPUTS |= {"best.safetensors", "best.json", "last.safetensors", "last.json", "checkpoints"}
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:

@@ -55,6 +55,9 @@ def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = 
         # a neck mixes the maps, so that the trunk's pooling indices no longer belong to them
         trunk = Trunk(name=f"{trunk.name} + {config.neck['name']}", channels=neck.channels, pooling={})
     heads = {task: _build_head(task, options, trunk, classes) for task, options in config.heads.items()}
+    if config.gradient_checkpointing and not backbone.can_checkpoint:
+        raise ValueError(f"model.gradient_checkpointing: the trunk '{trunk.name}' cannot do that; set it to false")
+    backbone.gradient_checkpointing = config.gradient_checkpointing
     try:
         backbone.freeze(stages=config.freeze_stages, batchnorm=config.freeze_batchnorm)
     except ValueError as error:

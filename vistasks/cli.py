@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vistasks.commands import benchmark, data, demo, evaluate, find_lr, infer, proposals, search, train
+from vistasks.commands import benchmark, data, debug_batch, demo, evaluate, find_lr, infer, proposals, search, train
+from vistasks.training.stop import STOPPED, Stopped
 from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None) 
         sys.stdout = None  # type: ignore[assignment] # or Python tries to flush it once more
         return 1
     except Exception as error:
-        known = isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
+        known = isinstance(error, (ValueError, OSError, ImportError, FloatingPointError, MemoryError))
         if parsed.debug or not (known or type(error).__name__ == "OutOfMemoryError"):
             raise
         advice = "" if known else ". Less is needed with a smaller train.batch_size, evaluate.batch_size or input.max_side"
@@ -81,8 +82,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "infer": (infer.add, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
     "data": (data.add, "Prepare, check and look at data sets."),
     "proposals": (proposals.add, "Compute, judge and clear region proposals."),
-    "find-lr": (find_lr.add, "Find a learning rate by a short training with growing rates, with a plot."),
-    "search": (search.add, "Search hyper-parameters: many trainings of one config; can be stopped and run again."),
+from vistasks.commands import benchmark, data, debug_batch, demo, evaluate, find_lr, infer, proposals, search, train
+from vistasks.training.stop import STOPPED, Stopped
     "benchmark": (benchmark.add, "Time ours beside a peer in the same run."),
     "demo": (demo.add, "The main job on generated pictures: data, training, evaluation, inference."),
 }

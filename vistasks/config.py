@@ -86,6 +86,7 @@ class ModelConfig(Section):
     heads: dict[str, Options] = Field(description="one or two of: detection, segmentation; null takes a head away")
     loss_weights: dict[str, PositiveFloat] = Field(default={}, description="factor of each head's losses; 1 where not named")
     weighting: Options = Field(default={"name": "fixed"}, description="of two heads: fixed, uncertainty or gradient_norm")
+    gradient_checkpointing: bool = Field(default=False, description="the trunk's blocks are computed twice: less memory, slower")
     freeze_stages: int = Field(default=0, ge=0, description="the first n stages of the backbone are not trained")
     freeze_batchnorm: bool = Field(default=False, description="the backbone's BatchNorm statistics and affine stay fixed")
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from vistasks.optimization import build_optimizer, learning_rate_factor, set_lea
 from vistasks.progress import TrainingDisplay
 from vistasks.task_schedule import TaskSchedule
 from vistasks.training.announce import announce
-from vistasks.training.guards import GradientWatch, LoaderWatch, gradient_norm, refuse_non_finite
+from vistasks.training.debug_batch import save_debug_batch
+from vistasks.training.guards import GradientWatch, LoaderWatch, NotFinite, gradient_norm, refuse_non_finite
+from vistasks.training.memory import advice, ran_out
 from vistasks.training.saving import Saver
 from vistasks.training.state import Progress, TrainingState, seed_draws
 from vistasks.training.stop import Stopped, StopRequest
@@ -68,7 +71,7 @@ def train(config: Config, *, resume: bool | str | Path = False) -> dict[str, Any
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
     fabric = build_fabric(config.train)
     fabric.launch()
-    seed_draws(config.seed)
+    torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
     data = build_dataset(config, "train")
     config = taken_over(config, checkpoint.config) if checkpoint is not None else resolved_config(config, data)
@@ -179,11 +182,14 @@ class Run:
             self.state.model.active = self.tasks.at(progress.step, total)
             for part in range(self.accumulate):
                 batch = self._next(arriving, part)
-                terms = self._forward_backward(batch, part)
-            norm = gradient_norm(self.fabric, self.wrapped, self.optimizer, config.clip_grad_norm)
-            if spike := self.gradients.judge(progress.step, norm, batch.paths):
+                with self._explained(batch, part):
+                    terms = self._forward_backward(batch, part)
+            with self._explained(batch, part):
+                norm = gradient_norm(self.fabric, self.wrapped, self.optimizer, config.clip_grad_norm)
+                spike = self.gradients.judge(progress.step, norm, batch.paths)
+                self.optimizer.step()
+            if spike is not None:
                 display.note(spike)
-            self.optimizer.step()
             self.optimizer.zero_grad()
             if self.state.averaged is not None:
                 self.state.averaged.update(self.state.model, progress.step)
@@ -210,15 +216,37 @@ class Run:
     def _forward_backward(self, batch: Batch, part: int) -> Mapping[str, Tensor]:
         """Adds a batch's gradients; the terms of its loss."""
         progress, last = self.progress, part == self.accumulate - 1
-        # dropout and the drawing of regions follow from where the run stands alone, so that a resumed run makes the same
-        number = progress.position * self.accumulate + part
-        seed_draws(self.config.seed, progress.epoch, number, self.fabric.global_rank)
+        seed_draws(*self._draws(part))
         with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
             terms: Mapping[str, Tensor] = self.wrapped(batch)
             loss = torch.stack(list(terms.values())).sum()
             refuse_non_finite(progress.step, loss, terms, batch.paths)
             self.fabric.backward(loss / self.accumulate)
         return {name: value.detach() for name, value in terms.items()}
+
+    def _draws(self, part: int) -> tuple[int, int, int, int]:
+        """What dropout and the drawing of regions follow from, so that a resumed run makes the same ones."""
+        number = self.progress.position * self.accumulate + part
+        return self.config.seed, self.progress.epoch, number, self.fabric.global_rank
+
+    @contextmanager
+    def _explained(self, batch: Batch, part: int) -> Iterator[None]:
+        """Keeps a batch that does not give numbers, and says what to do where memory runs out."""
+        try:
+            yield
+        except NotFinite as error:
+            rank = f"_process_{self.fabric.global_rank}" if self.fabric.world_size > 1 else ""
+            path = self.folder / "debug" / f"step_{self.progress.step:08d}{rank}.safetensors"
+            draws, classes = self._draws(part), self.data.classes
+            try:
+                save_debug_batch(path, batch, self.state.model, config=self.config, classes=classes, draws=draws, told=str(error))
+            except OSError as disk:
+                raise NotFinite(f"{error}. The batch could not be kept ({disk.strerror})") from None
+            raise NotFinite(f"{error}. Look into it by: vistasks debug-batch {path}") from None
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            raise MemoryError(advice(self.state, batch, self.config, self.progress.step)) from None
 
     def _stop_or_save(self, display: TrainingDisplay) -> None:
         if agreed(self.fabric, self.stop.requested):

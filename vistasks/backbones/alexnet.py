@@ -43,9 +43,9 @@ class AlexNet(Backbone):
         initialise(self)
 
     def extract(self, images: Tensor) -> Features:
-        conv1 = self.norm(self.features[:2](F.pad(images, (2, 5, 2, 5))))
-        conv2 = self.norm(self.features[2:5](conv1))
-        conv5 = self.features[5:12](conv2)
+        conv1 = self.norm(self.run(self.features[:2], F.pad(images, (2, 5, 2, 5))))
+        conv2 = self.norm(self.run(self.features[2:5], conv1))
+        conv5 = self.run(self.features[5:12], conv2)
         return Features(maps={4: conv1, 8: conv2, 16: conv5, 32: self.features[12](conv5)})
 
     def stages(self) -> list[nn.Module]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from vistasks.types import Features
 
@@ -46,6 +50,9 @@ class Backbone(nn.Module, ABC):
         min_size: smallest height and width in pixels.
         publish_pooling: whether ``forward`` also gives ``Features.pooling``. Off until a head needs the indices,
             because max pooling with indices is the slower kernel.
+        can_checkpoint: whether its pieces go through `run`.
+        gradient_checkpointing: whether `run` keeps only a block's input and output for the backward pass, and computes what
+            lies between again: less memory, about a third more time. The results are the same.
     """
 
     channels: dict[int, int]
@@ -53,7 +60,9 @@ class Backbone(nn.Module, ABC):
     mean: Triple
     std: Triple
     min_size: int
+    can_checkpoint: ClassVar[bool] = True
     publish_pooling: bool
+    gradient_checkpointing: bool
 
     def __init__(self, *, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGENET_STD) -> None:
         super().__init__()
@@ -61,6 +70,7 @@ class Backbone(nn.Module, ABC):
         self.mean, self.std = mean, std
         self.min_size = 1
         self.publish_pooling = False
+        self.gradient_checkpointing = False
         self._frozen_stages = 0
         self._frozen_batchnorm = False
 
@@ -82,6 +92,17 @@ class Backbone(nn.Module, ABC):
         if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
             self.check_input(images)
         return self.extract(images)
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        """``block(x)``, as ``gradient_checkpointing`` says; what `extract` calls its larger pieces by."""
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return block(x)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_as_they_are(block)
+
+        result: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        return result
 
     def check_input(self, images: Tensor) -> None:
         """The ``ValueError`` of `forward`, with the size that would work."""
@@ -126,6 +147,20 @@ class Backbone(nn.Module, ABC):
         # looked up each time: converting to SyncBatchNorm replaces the modules
         frozen: list[nn.Module] = [self] if self._frozen_batchnorm else self.stages()[: self._frozen_stages]
         return [module for part in frozen for module in part.modules() if isinstance(module, _BatchNorm)]
+
+
+@contextmanager
+def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
+    """While a block is computed a second time, its BatchNorms must not count the batch once more."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    learning = [norm for norm in norms if norm.training and norm.track_running_stats]
+    for norm in learning:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in learning:
+            norm.track_running_stats = True
 
 
 def initialise(trunk: nn.Module) -> None:

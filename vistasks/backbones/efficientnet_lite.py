@@ -96,11 +96,11 @@ class EfficientNetLite(Backbone):
         initialise(self)
 
     def extract(self, images: Tensor) -> Features:
-        x, start = self.stem(images), 0
+        x, start = self.run(self.stem, images), 0
         maps: dict[int, Tensor] = {}
         for stride, end in self._ends.items():
             for index in range(start, end):
-                x = self.blocks[index](x)
+                x = self.run(self.blocks[index], x)
             maps[stride], start = x, end
         return Features(maps=maps)
 

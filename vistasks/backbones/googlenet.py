@@ -80,13 +80,13 @@ class GoogLeNet(Backbone):
         initialise(self)
 
     def extract(self, images: Tensor) -> Features:
-        x = self.conv1(images)
+        x = self.run(self.conv1, images)
         maps = {2: x}
         x = maps[4] = self.conv3(self.conv2(_halve(x, kernel=3)))
         for stride, modules in _INCEPTIONS.items():
             x = _halve(x, kernel=2 if stride == 32 else 3)
             for name, *_ in modules:
-                x = self.get_submodule(f"inception{name}")(x)
+                x = self.run(self.get_submodule(f"inception{name}"), x)
             maps[stride] = x
         return Features(maps=maps)
 

@@ -35,7 +35,7 @@ class MobileNetV3(Backbone):
         maps: dict[int, Tensor] = {}
         x = images
         for index, layer in enumerate(self.features, start=1):
-            x = layer(x)
+            x = self.run(layer, x)
             if index in ends:
                 maps[ends[index]] = x
         return Features(maps=maps)

@@ -40,7 +40,7 @@ class NIN(Backbone):
         maps: dict[int, Tensor] = {}
         x = images
         for stride, block in zip(self.channels, self.stages(), strict=True):
-            x = maps[stride] = block(x)
+            x = maps[stride] = self.run(block, x)
         return Features(maps=maps)
 
     def stages(self) -> list[nn.Module]:

@@ -36,12 +36,12 @@ class PooledBackbone(Backbone):
     def extract(self, images: Tensor) -> Features:
         maps: dict[int, Tensor] = {}
         pooling: dict[int, Pooling] = {}
-        x, stride = images, 1
-        for layer in self.features:
+        x, stride, start = images, 1, 0
+        for index, layer in enumerate(self.features):
             if not isinstance(layer, nn.MaxPool2d):
-                x = layer(x)
                 continue
-            maps[stride] = x
+            x = self.run(self.features[start:index], x)
+            maps[stride], start = x, index + 1
             stride *= 2
             if self.publish_pooling:
                 size = (x.shape[2], x.shape[3])

@@ -89,7 +89,8 @@ class ResNet(Backbone):
         maps = {2: x}
         x = self.maxpool(x)
         for index in range(4):
-            x = self.get_submodule(f"layer{index + 1}")(x)
+            for block in self.get_submodule(f"layer{index + 1}").children():
+                x = self.run(block, x)
             maps[4 << index] = x
         return Features(maps=maps)
 

@@ -19,6 +19,8 @@ class TimmBackbone(Backbone):
     Normalisation is that of the network's own pretrained configuration.
     """
 
+    can_checkpoint = False  # the network runs as a whole
+
     def __init__(self, model: str, net: nn.Module, strides: list[int], *, mean: Triple, std: Triple) -> None:
         super().__init__(mean=mean, std=std)
         self.net = net

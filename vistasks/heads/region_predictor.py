@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from vistasks.heads.region_sampling import Fraction
+from vistasks.losses.processes import count_of_all
 from vistasks.ops.boxes import WEIGHTS, decode, encode
 from vistasks.registry import STRICT
 
@@ -93,7 +94,7 @@ class RegionPredictor(nn.Module):
         else:
             distance = generalized_box_iou_loss if loss.kind == "giou" else complete_box_iou_loss
             total = distance(decode(regions[foreground], own, self.scale), matched[foreground].float(), reduction="sum")
-        return loss.weight * total / max(len(labels), 1)
+        return loss.weight * total / count_of_all(total.new_tensor(len(labels))).clamp(min=1)
 
 
 def own_column(labels: Tensor, deltas: Tensor) -> Tensor:

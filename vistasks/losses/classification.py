@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vistasks.losses.processes import count_of_all
 from vistasks.types import IGNORE_INDEX
 
 
@@ -72,7 +73,7 @@ def partial_cross_entropy(
         class_weights: (C,) factors; the loss is the weighted mean, as in PyTorch's own.
 
     Returns:
-        A scalar; exactly 0, with zero gradients, where no example counts.
+        A scalar, over the examples of all processes; exactly 0, with zero gradients, where no example counts.
     """
     known = labelled_classes(labelled, background)
     valid, safe = counted(target, known)
@@ -84,8 +85,11 @@ def partial_cross_entropy(
 
 
 def weighted_mean(values: Tensor, valid: Tensor, safe: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The mean of ``values`` (N, ...) where ``valid``, each weighted by its class's factor; 0 where none is valid."""
+    """The mean of ``values`` (N, ...) where ``valid``, each weighted by its class's factor; 0 where none is valid.
+
+    Over the examples of all processes, which must all come here: none may return before.
+    """
     weights = valid.to(values.dtype)
     if class_weights is not None:
         weights = weights * class_weights[safe]
-    return (torch.where(valid, values, 0.0) * weights).sum() / weights.sum().clamp(min=1e-6)
+    return (torch.where(valid, values, 0.0) * weights).sum() / count_of_all(weights.sum()).clamp(min=1e-6)

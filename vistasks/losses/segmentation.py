@@ -124,11 +124,11 @@ def ohem(pixels: Pixels, options: PixelLoss) -> Tensor:
     """Cross-entropy of the hard pixels alone (online hard example mining, Shrivastava et al. 2016, with pixels for regions)."""
     negative = pixels.negative
     found = negative.detach()[pixels.valid]
-    if found.numel() == 0:
-        return negative.sum() * 0
-    rank = max(1, math.ceil(options.ohem_keep * found.numel()))
-    hardest = found.kthvalue(found.numel() - rank + 1).values
-    hard = pixels.valid & (negative.detach() >= hardest.clamp(max=-math.log(options.ohem_threshold)))
+    hard = pixels.valid
+    if found.numel():
+        rank = max(1, math.ceil(options.ohem_keep * found.numel()))
+        hardest = found.kthvalue(found.numel() - rank + 1).values
+        hard = hard & (negative.detach() >= hardest.clamp(max=-math.log(options.ohem_threshold)))
     return weighted_mean(negative, hard, pixels.target, pixels.class_weights)
 
 
