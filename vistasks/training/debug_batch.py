@@ -66,7 +66,8 @@ def _put_together(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> B
             parts.setdefault(field, {})[int(index)] = tensor
         else:
             parts[field] = tensor
-    return Batch(**{name: tuple(v[i] for i in sorted(v)) if isinstance(v, dict) else v for name, v in parts.items()})
+    whole: dict[str, Any] = {name: tuple(v[i] for i in sorted(v)) if isinstance(v, dict) else v for name, v in parts.items()}
+    return Batch(**whole)
 
 
 def _tuples(value: Any) -> Any:
