@@ -9,7 +9,6 @@ from typing import Any
 
 from vistasks.commands import benchmark, data, debug_batch, demo, evaluate, find_lr, infer, proposals, search, train
 from vistasks.training.stop import STOPPED, Stopped
-from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
   vistasks demo                                                      the main job on generated pictures, in a few minutes
@@ -82,8 +81,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "infer": (infer.add, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
     "data": (data.add, "Prepare, check and look at data sets."),
     "proposals": (proposals.add, "Compute, judge and clear region proposals."),
-from vistasks.commands import benchmark, data, debug_batch, demo, evaluate, find_lr, infer, proposals, search, train
-from vistasks.training.stop import STOPPED, Stopped
+    "find-lr": (find_lr.add, "Find a learning rate by a short training with growing rates, with a plot."),
+    "search": (search.add, "Search hyper-parameters: many trainings of one config; can be stopped and run again."),
+    "debug-batch": (debug_batch.add, "Look into the batch at which a training stopped."),
     "benchmark": (benchmark.add, "Time ours beside a peer in the same run."),
     "demo": (demo.add, "The main job on generated pictures: data, training, evaluation, inference."),
 }
