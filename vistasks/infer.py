@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -77,9 +77,10 @@ def infer(
     output, summary = Path(output), Summary()
     on_error = options.on_error if on_error is None else on_error
     progress = options.progress if progress is None else progress
-    frames = open_frames(source, options)
+    options = replace(options, on_error=on_error, progress=progress)
+    frames = open_frames(source, options, output=output)
     if frames is not None:
-        return _infer_video(predictor, frames, output, options, progress)
+        return _infer_video(predictor, frames, output, options)
     folder = source_folder(source)
     if output.resolve() == folder.resolve() and Path(source).is_dir():
         raise ValueError(f"{output}: this is the folder that is read; give the results another, for example {output / 'out'}")
@@ -139,12 +140,13 @@ def output_names(paths: Sequence[Path], folder: Path) -> dict[Path, str]:
     return names
 
 
-def _infer_video(predictor: Predictor, source: FrameSource, output: Path, options: InferOptions, progress: bool) -> Summary:
-    with _bar(source.frames, progress) as bar:
+def _infer_video(predictor: Predictor, source: FrameSource, output: Path, options: InferOptions) -> Summary:
+    with _bar(source.frames, options.progress) as bar:
         task = bar.add_task("predicting", total=source.frames or None)
         report = infer_frames(predictor, source, output, options, shown=lambda so_far: bar.update(task, completed=so_far.frames))
         bar.update(task, total=report.frames)  # the header's count may be wrong
-    return Summary(report.frames, report.detections, "frames", warnings=report.warnings, video=report)
+    frames = report.resumed + report.frames
+    return Summary(frames, report.detections, "frames", warnings=report.warnings, video=report)
 
 
 class _Rate(ProgressColumn):
@@ -175,6 +177,6 @@ def print_summary(summary: Summary, output: str | Path) -> int:
     if summary.failures:
         print(f"{len(summary.failures)} could not be read and were skipped", file=sys.stderr)
     if summary.video is not None and summary.video.stopped:
-        print(f"stopped by {summary.video.stopped}", file=sys.stderr)
+        print(f"stopped by {summary.video.stopped}{'; go on with --resume' * summary.video.resumable}", file=sys.stderr)
         return {"SIGINT": 130, "SIGTERM": 143}.get(summary.video.stopped, 0)
     return 1 if summary.failures else 0

@@ -11,9 +11,9 @@ from vistasks.video.protocols import FrameSource, Publisher, Tracker
 from vistasks.video.sources import VideoReader
 
 
-def open_frames(source: str | Path, options: InferOptions) -> FrameSource | None:
-    """The source of frames that ``source`` means (a video file, a camera, an address); None where it means pictures (a file, a
-    folder, a glob).
+def open_frames(source: str | Path, options: InferOptions, *, output: Path | None = None) -> FrameSource | None:
+    """The source of frames that ``source`` means (a video file, a camera, an address, with ``frame_rate`` a folder or glob of
+    pictures outside of ``output``); None where it means pictures.
 
     Raises a ``ValueError`` where there is no such video, camera or stream.
     """
@@ -23,6 +23,10 @@ def open_frames(source: str | Path, options: InferOptions) -> FrameSource | None
         return open_live(str(source), reconnect=options.reconnect)
     if is_video(source) and not Path(source).is_dir():
         return VideoReader(source)
+    if options.frame_rate is not None:
+        from vistasks.video.folder import FolderReader
+
+        return FolderReader(source, options.frame_rate, skips=options.on_error == "skip", leave_out=output)
     return None
 
 

@@ -10,7 +10,7 @@ OnError = Literal["skip", "raise"]
 Masks = Literal["none", "png", "rle"]
 
 # options that do not change what is written: a resumed run may have others
-WITHOUT_INFLUENCE = frozenset({"on_error", "progress", "threads", "resume", "part_frames"})
+WITHOUT_INFLUENCE = frozenset({"on_error", "progress", "threads", "resume", "part_frames", "reconnect"})
 
 
 @dataclass(frozen=True)

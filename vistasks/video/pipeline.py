@@ -180,8 +180,9 @@ class Pipeline:
         For any thread and for signal handlers: it takes no lock.
         """
         self._stopping = True
-        if hasattr(self.source, "stop"):
-            self.source.stop()
+        stop = getattr(self.source, "stop", None)
+        if callable(stop):
+            stop()
 
     def __iter__(self) -> Iterator[Any]:
         self._begin()

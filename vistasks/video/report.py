@@ -22,12 +22,13 @@ class VideoReport:
     Attributes:
         frames: written in this run.
         resumed: frames that an interrupted run had written before.
-        detections: in the frames of this run; None where none were looked for.
+        detections: in all frames, also those; None where none were looked for.
         dropped: frames that a live source left out.
         seconds: from the start until the last frame was written.
         latency: seconds from decoded to written: percentiles 50, 95, 99 of the last 10,000 frames.
         busy: each stage's share of the time in which it worked; a stage of several threads counts as all of them.
         stopped: the signal that ended it early ("SIGINT", "SIGTERM"), "viewer", or "".
+        resumable: it ended early and can go on.
         warnings: what was wrong with the source.
     """
 
@@ -39,6 +40,7 @@ class VideoReport:
     latency: dict[str, float] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=dict)
     stopped: str = ""
+    resumable: bool = False
     warnings: list[str] = field(default_factory=list)
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES), repr=False)
 

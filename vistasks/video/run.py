@@ -42,7 +42,7 @@ def infer_frames(
     period = math.ceil(options.part_frames / multiple) * multiple
     network, tracker = Network(predictor, options, period=period), build_tracker(options, source, predictor)
     results = FrameResults(output, source, predictor, options, period=period, keeps_found=tracker is not None)
-    report = VideoReport(resumed=results.first)
+    report = VideoReport(resumed=results.first, detections=results.detections if results.first else None)
     if results.first:
         _continue(source, tracker, results)
     with ExitStack() as closing:
@@ -59,6 +59,7 @@ def infer_frames(
         finally:
             report.end(pipeline, source)
             report.warnings += results.finish(complete=complete)
+            report.resumable = not complete and results.first > 0
     return report
 
 

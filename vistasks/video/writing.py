@@ -83,9 +83,9 @@ class FrameResults:
         return sum(part.frames for part in self._folder.done)
 
     @property
-    def detections(self) -> int:
-        """In the complete parts."""
-        return sum(part.detections for part in self._folder.done)
+    def detections(self) -> int | None:
+        """In the complete parts; None where none are looked for."""
+        return sum(part.detections for part in self._folder.done) if self._detects else None
 
     def earlier(self) -> Iterator[PicturePrediction]:
         """What the network found in the frames of the complete parts, for a tracker; the pictures are blank."""
