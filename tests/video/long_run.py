@@ -1,6 +1,6 @@
 """A run that another process can interrupt: ``python -m tests.video.long_run SOURCE OUTPUT DELAY [OPTION=VALUE ...]``.
 
-DELAY is how many seconds the cheap model takes for a batch of two frames. Prints the summary, or the error, as `vistasks infer` does.
+DELAY is how many seconds the cheap model takes for a batch of two frames. Prints the summary as `vistasks infer` does.
 """
 
 from __future__ import annotations

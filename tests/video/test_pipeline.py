@@ -48,7 +48,7 @@ def test_order_is_kept_through_batches_and_pools() -> None:
     assert list(pipeline) == list(range(20))
     assert sizes == [3] * 6 + [2]
     assert {name: clock.things for name, clock in pipeline.clocks.items()} == {FEED: 20, "pool": 20, "batch": 20, "unpack": 20}
-    assert 0 < pipeline.clocks["pool"].seconds and pipeline.seconds > 0
+    assert pipeline.clocks["pool"].seconds > 0 and pipeline.seconds > 0
 
 
 def test_without_stages_and_without_things() -> None:
@@ -64,13 +64,13 @@ def test_in_turn_gives_the_same() -> None:
 
 
 def test_a_slow_consumer_holds_the_source_back() -> None:
-    taken = itertools.count()
     seen = 0
 
     def source() -> Iterator[int]:
         nonlocal seen
-        for seen in taken:
+        while True:
             yield seen
+            seen += 1
 
     things = iter(Pipeline(source(), [Stage("a", plus(0)), Stage("b", plus(0), workers=2)], depth=2))
     assert next(things) == 0
