@@ -33,7 +33,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     joint.add_argument("--threads", type=int, default=2, help="of everybody (default: 2)")
     joint.add_argument("--rounds", type=int, default=7, help="timed passes of each, in turns (default: 7)")
     joint.set_defaults(run=_joint)
-    for name in (search, size, evaluation, joint):
+    video = add_action(names, "video", "the video pipeline on a generated clip: stages alone, side by side, in turn; memory")
+    video.add_argument("--weights", metavar="PATH", help="a checkpoint or run folder (default: a model that costs nothing)")
+    video.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    video.add_argument("--frames", type=int, default=120, help="of the clip (default: 120)")
+    video.add_argument("--size", default="1280x720", metavar="WxH", help="of the clip (default: 1280x720)")
+    video.add_argument("--batch", type=int, default=1, help="frames that go through the network at once (default: 1)")
+    video.add_argument("--half", action="store_true", help="16 bits")
+    video.add_argument("--compile", action="store_true", help="compile the trunk")
+    video.add_argument("--propose-every", type=int, default=1, metavar="N", help="proposals on every N-th frame")
+    video.add_argument("--segment-every", type=int, default=1, metavar="M", help="the class map on every M-th frame")
+    video.add_argument("--proposals", choices=["method", "segmentation"], default="method", help="as of infer")
+    video.add_argument("--memory-frames", type=int, default=10_000, metavar="N", help="of the long run; 0: none (10000)")
+    video.set_defaults(run=_video)
+    for name in (search, size, evaluation, joint, video):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -62,6 +75,32 @@ def _size(parsed: argparse.Namespace) -> int:
     result = benchmark(Path(parsed.data), split=parsed.split, megapixels=sizes, threads=threads, mode=parsed.mode)
     if parsed.plot:
         plot(result, Path(parsed.plot))
+    return print_numbers(parsed.json, result)
+
+
+def _video(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.video import benchmark
+    from vistasks.video.options import InferOptions
+
+    width, _, height = parsed.size.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ValueError(f"--size is width x height, such as 1280x720; received {parsed.size}")
+    result = benchmark(
+        parsed.weights,
+        device=parsed.device,
+        frames=parsed.frames,
+        size=(int(height), int(width)),
+        batch_size=parsed.batch,
+        half=parsed.half,
+        compiled=parsed.compile,
+        memory_frames=parsed.memory_frames,
+        options=InferOptions(
+            progress=False,
+            propose_every=parsed.propose_every,
+            segment_every=parsed.segment_every,
+            proposals=parsed.proposals,
+        ),
+    )
     return print_numbers(parsed.json, result)
 
 
