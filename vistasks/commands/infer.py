@@ -28,6 +28,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     live.add_argument(
         "--reconnect", type=float, default=60.0, metavar="S", help="try a lost stream again for S seconds (60; inf: for ever)"
     )
+    live.add_argument("--show", action="store_true", help="show the frames in a window; Q ends the run")
+    live.add_argument("--serve", type=int, metavar="PORT", help="show the frames on a page for a browser (0: any free port)")
+    live.add_argument(
+        "--serve-host", default="127.0.0.1", metavar="ADDRESS", help="where the page listens (127.0.0.1: this machine alone)"
+    )
     live.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame, and draw traces")
     live.add_argument(
         "--line",

@@ -78,7 +78,7 @@ def draw_boxes(image: np.ndarray, detections: Detections, colours: Sequence[Colo
     """
     if detections.labels.max() >= len(colours):
         raise ValueError(f"a detection has the class id {detections.labels.max()}, but only {len(colours)} classes have a name")
-    scale, (height, width) = _scale(image), image.shape[:2]
+    scale, (height, width) = drawing_scale(image), image.shape[:2]
     order = np.arange(len(detections))[::-1]
     # supervision takes pictures with blue first; in ours red is first, so its colours are given the other way round
     palette = sv.ColorPalette([sv.Color(*reversed(colour)) for colour in colours])
@@ -100,7 +100,7 @@ def _draw_names(
     colours: Sequence[Colour],
     palette: sv.ColorPalette,
 ) -> np.ndarray:
-    scale = _scale(image)
+    scale = drawing_scale(image)
     texts = [_text(detections, index) for index in order]
     weight, padding = max(1, round(scale)), max(2, round(3 * scale))
     measured = np.array([cv2.getTextSize(text, _FONT, _LETTERS * scale, weight)[0] for text in texts]) + 2 * padding
@@ -125,8 +125,11 @@ def _is_bright(colour: Colour) -> bool:
     return 0.3 * red + 0.59 * green + 0.11 * blue > 130
 
 
-def _scale(image: np.ndarray) -> float:
-    """1 for a picture of 640 pixels. Grows more slowly than the picture: big ones are looked at more closely."""
+def drawing_scale(image: np.ndarray) -> float:
+    """By what lines and letters are larger than in a picture of 640 pixels.
+
+    Grows more slowly than the picture: big ones are looked at more closely.
+    """
     return max(0.8, (max(image.shape[:2]) / 640) ** 0.75)
 
 
@@ -136,7 +139,7 @@ def _draw_legend(canvas: np.ndarray, segmentation: SegmentationMap, colours: Map
     Where there is no room for all, the largest are named.
     """
     counts = cv2.calcHist([segmentation.labels], [0], None, [256], [0, 256]).ravel()[: len(segmentation.names)]
-    scale = _scale(canvas)
+    scale = drawing_scale(canvas)
     line, swatch, weight = round(18 * scale), round(12 * scale), max(1, round(scale))
     shown = [i for i, name in enumerate(segmentation.names) if counts[i] * 1000 >= canvas[..., 0].size]
     shown = [i for i in shown if colours[segmentation.names[i]] != BACKGROUND]

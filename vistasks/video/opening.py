@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vistasks.drawing.palette import model_colours
 from vistasks.predictor import Predictor
 from vistasks.sources import is_live, is_video
 from vistasks.video.options import InferOptions
@@ -47,5 +48,22 @@ def build_tracker(options: InferOptions, source: FrameSource, predictor: Predict
 
 
 def build_publishers(options: InferOptions, source: FrameSource, predictor: Predictor) -> list[Publisher]:
-    """What shows the frames while they are made; the caller closes them."""
-    return []
+    """What shows the frames while they are made; the caller closes them.
+
+    Raises a ``ValueError`` where the port is taken, or where there is no display.
+    """
+    publishers: list[Publisher] = []
+    if options.show:
+        from vistasks.video.window import Window
+
+        publishers.append(Window(f"vistasks: {source.where}"))
+    if options.serve is not None:
+        from vistasks.video.serve import PageServer
+
+        known = {"detect": predictor.classes.detection, "segment": predictor.classes.segmentation}
+        names = list(dict.fromkeys(name for task in predictor.tasks for name in known[task] if name != "background"))
+        colours = model_colours(predictor.classes)
+        page = PageServer(options.serve, host=options.serve_host, source=source.where, classes=names, colours=colours)
+        print(f"watch it at {page.url}", flush=True)
+        publishers.append(page)
+    return publishers

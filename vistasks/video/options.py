@@ -35,6 +35,9 @@ class InferOptions:
         track: number the objects from frame to frame and draw where they were.
         line: lines "x1,y1,x2,y2" in pixels at which objects are counted; they are tracked for it.
         reconnect: for how many seconds the lost connection of a live source is tried again before the run ends.
+        serve: the port of a page that shows the drawn frames in a browser; 0: a free one.
+        serve_host: the address that the page is served at; others than this machine's own reach it only where it says so.
+        show: show the drawn frames in a window.
     """
 
     on_error: OnError = "skip"
@@ -54,6 +57,9 @@ class InferOptions:
     track: bool = False
     line: Sequence[str] = ()
     reconnect: float = 60.0
+    serve: int | None = None
+    serve_host: str = "127.0.0.1"
+    show: bool = False
 
     def __post_init__(self) -> None:
         for name in ("propose_every", "segment_every", "threads", "part_frames"):

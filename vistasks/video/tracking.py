@@ -12,6 +12,7 @@ import supervision as sv
 from supervision.annotators.utils import Trace
 from supervision.geometry.core import Vector
 
+from vistasks.drawing.draw import drawing_scale
 from vistasks.drawing.palette import Colour, model_colours
 from vistasks.types import ClassNames, Detections
 
@@ -163,12 +164,12 @@ class LineOverlay:
     out_count: int
 
     def __call__(self, canvas: np.ndarray) -> None:
-        scale = max(0.5, max(canvas.shape[:2]) / 1280)
+        scale = drawing_scale(canvas)
         annotator = sv.LineZoneAnnotator(
             thickness=max(1, round(2 * scale)),
-            text_thickness=max(1, round(1.5 * scale)),
-            text_scale=0.7 * scale,
-            text_padding=max(2, round(6 * scale)),
+            text_thickness=max(1, round(scale)),
+            text_scale=0.5 * scale,
+            text_padding=max(2, round(5 * scale)),
             text_orient_to_line=True,
         )
         annotator.annotate(canvas, self)  # type: ignore[arg-type] # it reads the vector and the two counts
@@ -186,7 +187,7 @@ class TraceOverlay:
     def __call__(self, canvas: np.ndarray) -> None:
         # pictures are RGB here, BGR in supervision
         palette = sv.ColorPalette([sv.Color(*reversed(colour)) for colour in self.colours])
-        thickness = max(1, round(max(canvas.shape[:2]) / 400))
+        thickness = max(1, round(2 * drawing_scale(canvas)))
         annotator = sv.TraceAnnotator(color=palette, trace_length=self.frames, thickness=thickness)
         annotator.trace = copy.copy(self.before)
         annotator.annotate(canvas, self.detections)
