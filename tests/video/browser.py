@@ -67,6 +67,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         self._call("Page.navigate", {"url": url})
+        self.wait_for(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression in the page."""

@@ -14,10 +14,12 @@ from vistasks.infer import infer
 from vistasks.predictor import PicturePrediction, Predictor
 from vistasks.types import ClassNames, Detections
 from vistasks.video.options import InferOptions
+from vistasks.video.publishing import without
 from vistasks.video.tracking import ByteTrack, Line, LineCounter, VideoTracker, parse_line
 
 NAMES = ("cat", "dog")
 SIZE = (240, 320)
+ACROSS = Line(0, 120, 320, 120)
 
 
 Box = tuple[float, float, float, float]
@@ -99,7 +101,7 @@ def test_numbers_are_never_given_twice_where_the_picture_changes_its_size() -> N
 
 @pytest.mark.parametrize(("steps", "counts"), [(-8, {"in": 1, "out": 0}), (8, {"in": 0, "out": 1})])
 def test_up_over_a_line_from_left_to_right_is_in_and_down_is_out(steps: int, counts: dict[str, int]) -> None:
-    tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[Line(0, 120, 320, 120)])
+    tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[ACROSS])
     for i in range(16):
         seen = tracker.update(prediction(found(at(160, 120 - steps * 7.5 + steps * i)), i / 25))
     assert seen.facts == {"lines": [counts]} and tracker.counters[0].counts == counts
@@ -110,9 +112,6 @@ def test_the_left_of_somebody_who_walks_along_the_line_is_in() -> None:
     for i in range(16):
         seen = tracker.update(prediction(found(at(100 + 8 * i, 120)), i / 25))  # to the right
     assert seen.facts["lines"] == [{"in": 1, "out": 0}, {"in": 0, "out": 1}]
-
-
-ACROSS = Line(0, 120, 320, 120)
 
 
 def counted(positions: list[float | None], line: Line = ACROSS) -> dict[str, int]:
@@ -135,7 +134,7 @@ def test_an_object_that_passes_beside_the_end_of_the_line_does_not_count() -> No
 
 
 def test_a_line_stays_in_its_place_where_the_picture_changes_its_size() -> None:
-    tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[Line(0, 120, 320, 120)])
+    tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[ACROSS])
     tracker.update(prediction(found(), 0))
     for i in range(12):
         seen = tracker.update(prediction(found(at(320, 300 - 10 * i)), 1 + i / 25, (480, 640)))
@@ -158,6 +157,15 @@ def test_traces_are_in_their_classs_colour_and_stay_as_they_were() -> None:
     assert late[100, 76].any() and not late[100, 40].any()
 
 
+def test_the_traces_of_hidden_classes_are_not_drawn() -> None:
+    tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[ACROSS])
+    for i in range(20):
+        seen = tracker.update(prediction(found(at(60 + 8 * i, 50), at(60 + 8 * i, 190), labels=[0, 1]), i / 25))
+    drawn = without(seen, {"dog"}).draw()
+    assert drawn[50, 120].any() and not drawn[190].any() and drawn[120, 300].any()
+    assert not without(seen, {"dog", "cat"}).draw()[50].any()
+
+
 def test_a_trace_forgets_what_is_long_ago() -> None:
     tracker = VideoTracker(classes=ClassNames(NAMES), rate=10, start=0.5)
     for i in range(60):
@@ -169,7 +177,7 @@ def test_a_trace_forgets_what_is_long_ago() -> None:
 
 
 def test_drawing_goes_over_the_picture() -> None:
-    tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[Line(0, 120, 320, 120)])
+    tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[ACROSS])
     for i in range(4):
         seen = tracker.update(prediction(found(at(60 + 8 * i, 60)), i / 25))
     drawn = seen.draw(labels=False)

@@ -10,7 +10,9 @@ OnError = Literal["skip", "raise"]
 Masks = Literal["none", "png", "rle"]
 
 # options that do not change what is written: a resumed run may have others
-WITHOUT_INFLUENCE = frozenset({"on_error", "progress", "threads", "resume", "part_frames", "reconnect"})
+WITHOUT_INFLUENCE = frozenset(
+    {"on_error", "progress", "threads", "resume", "part_frames", "reconnect", "serve", "serve_host", "show"}
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class InferOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1; received {value}")
+        object.__setattr__(self, "line", list(self.line))  # as JSON gives it back
         if not self.reconnect >= 0:
             raise ValueError(f"--reconnect must be 0 or more seconds (inf: for ever); received {self.reconnect}")
         if self.frame_rate is not None and not 0 < self.frame_rate <= 1000:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,8 +13,16 @@ from vistasks.video.sources import Frame
 if TYPE_CHECKING:
     from vistasks.predictor import PicturePrediction
 
-# draws onto a picture (H, W, 3) uint8 RGB in place; a snapshot: what it draws never changes after it was made
-Overlay = Callable[[np.ndarray], None]
+class Overlay(Protocol):
+    """What is drawn over a frame's boxes; a snapshot: what it draws never changes after it was made."""
+
+    def __call__(self, canvas: np.ndarray) -> None:
+        """Draws onto a picture (H, W, 3) uint8 RGB in place."""
+        ...
+
+    def without(self, hidden: Collection[str]) -> Overlay:
+        """The same without what belongs to these classes."""
+        ...
 
 
 class FrameSource(Protocol):

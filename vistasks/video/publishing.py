@@ -18,16 +18,14 @@ from vistasks.video.report import VideoReport
 
 def live_stats(report: VideoReport, shot: Shot, source: FrameSource) -> dict[str, Any]:
     """What a publisher is told with each frame: ``frame`` (number), ``seconds`` (its time), ``rate`` (frames per second so far),
-    ``latency`` (seconds since it was decoded), ``dropped`` (so far), ``classes`` (names that can be hidden), ``facts`` (the
-    tracker's)."""
-    classes = shot.prediction.classes
+    ``latency`` (seconds since it was decoded), ``dropped`` (so far), ``reconnects`` (so far), ``facts`` (the tracker's)."""
     return {
         "frame": shot.number,
         "seconds": shot.picture.seconds,
         "rate": report.rate,
         "latency": time.perf_counter() - shot.born,
         "dropped": source.dropped,
-        "classes": list(dict.fromkeys([*classes.detection, *classes.segmentation])),
+        "reconnects": getattr(source, "reconnects", 0),
         "facts": dict(shot.prediction.facts),
     }
 
@@ -44,7 +42,7 @@ def publish(shot: Shot, publishers: Sequence[Publisher], stats: dict[str, Any], 
 
 
 def without(prediction: PicturePrediction, hidden: set[str]) -> PicturePrediction:
-    """The prediction without some classes' boxes and pixels."""
+    """The prediction without some classes' boxes, traces and pixels."""
     found, segmentation = prediction.detections, prediction.segmentation
     if found is not None:
         kept = np.array([name not in hidden for name in found.names], dtype=bool)
@@ -54,4 +52,5 @@ def without(prediction: PicturePrediction, hidden: set[str]) -> PicturePredictio
         table = np.arange(256, dtype=np.uint8)
         table[[number for number, name in enumerate(segmentation.names) if name in hidden]] = 255
         segmentation = SegmentationMap(table[segmentation.labels], segmentation.names)
-    return replace(prediction, detections=found, segmentation=segmentation)
+    overlays = tuple(overlay.without(hidden) for overlay in prediction.overlays)
+    return replace(prediction, detections=found, segmentation=segmentation, overlays=overlays)

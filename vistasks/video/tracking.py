@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import supervision as sv
@@ -174,6 +174,10 @@ class LineOverlay:
         )
         annotator.annotate(canvas, self)  # type: ignore[arg-type] # it reads the vector and the two counts
 
+    def without(self, hidden: Collection[str]) -> LineOverlay:
+        """The same: a line counts all classes."""
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class TraceOverlay:
@@ -181,16 +185,22 @@ class TraceOverlay:
 
     before: Trace
     detections: sv.Detections
-    colours: Sequence[Colour]
+    colours: Mapping[str, Colour]
     frames: int
 
     def __call__(self, canvas: np.ndarray) -> None:
         # pictures are RGB here, BGR in supervision
-        palette = sv.ColorPalette([sv.Color(*reversed(colour)) for colour in self.colours])
+        palette = sv.ColorPalette([sv.Color(*reversed(colour)) for colour in self.colours.values()])
         thickness = max(1, round(2 * drawing_scale(canvas)))
         annotator = sv.TraceAnnotator(color=palette, trace_length=self.frames, thickness=thickness)
         annotator.trace = copy.copy(self.before)
         annotator.annotate(canvas, self.detections)
+
+    def without(self, hidden: Collection[str]) -> TraceOverlay:
+        """The traces of the other classes."""
+        shown = np.array([name not in hidden for name in self.colours], dtype=bool)
+        kept: Any = self.detections[shown[np.asarray(self.detections.class_id, dtype=int)]]
+        return replace(self, detections=kept)
 
 
 class VideoTracker:
@@ -209,7 +219,7 @@ class VideoTracker:
         self._identities = ByteTrack(rate=rate, start=start)
         self.counters = [LineCounter(line) for line in lines]
         colours = model_colours(classes)
-        self._colours = [colours[name] for name in classes.detection]
+        self._colours = {name: colours[name] for name in classes.detection}
         self._frames = max(2, round(_TRACE_SECONDS * rate))
         self._trace, self._size = Trace(max_size=self._frames), ()
 
