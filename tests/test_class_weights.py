@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from tests.tiny_data import config_values, mask_data, write_mask_folder
+from vistasks.checkpoint import read_checkpoint
 from vistasks.class_weights import balanced, count_pixels, resolved_config, taken_over, weight_tensor
-from vistasks.config import Config, parse_config
+from vistasks.config import Config, load_config, parse_config
+from vistasks.train import train
 from vistasks.types import ClassNames, Sample
 
 CLASSES = ("sky", "road", "car", "bus")
@@ -92,3 +97,22 @@ def test_weights_by_name_and_by_order() -> None:
 def test_a_list_of_another_length_is_an_error() -> None:
     with pytest.raises(ValueError, match="class_weights lists 2 numbers; there are 4 classes: sky, road, car, bus"):
         weight_tensor([1, 2], CLASSES)
+
+
+def test_training_writes_the_numbers_down_and_goes_on_with_them(tmp_path: Path) -> None:
+    data = mask_data(write_mask_folder(tmp_path / "data", count=3))
+
+    def config(epochs: int) -> Config:
+        values = config_values(tmp_path / "run", data, "segmentation", epochs=epochs)
+        values["model"]["heads"] = {"segmentation": {"name": "segnet", "class_weights": "median_frequency"}}
+        return parse_config(values)
+
+    train(config(1))
+    kept = weights_of(load_config(tmp_path / "run" / "config.yaml"))
+    assert list(kept) == ["background", "red", "blue"] and kept["background"] < kept["red"]
+    assert weights_of(read_checkpoint(tmp_path / "run").config) == kept
+    (tmp_path / "data" / "masks" / "scene_2.png").unlink()
+    (tmp_path / "data" / "images" / "scene_2.png").unlink()
+    write_mask_folder(tmp_path / "data", count=1, first=7)  # other frequencies now
+    train(config(2), resume=True)
+    assert weights_of(read_checkpoint(tmp_path / "run").config) == kept

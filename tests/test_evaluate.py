@@ -14,6 +14,7 @@ from vistasks.build import build_dataset, build_model
 from vistasks.checkpoint import save_checkpoint
 from vistasks.config import Config
 from vistasks.evaluate import HEADLINE, build_metrics, evaluate, evaluate_model, headline
+from vistasks.heads.test_time import parse_views
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 JOINT = ("detection", "segmentation")
@@ -51,6 +52,23 @@ def test_a_report_counts_every_picture_once_whatever_the_batches(tmp_path: Path,
     numbers = [{name: value or 0.0 for name, value in report["headline"].items()} for report in reports]
     for other in numbers[1:]:  # all pictures have one size, so that nothing but rounding may differ
         assert numbers[0] == pytest.approx(other, abs=1e-6)
+
+
+def test_averaging_over_views_is_in_the_report(tmp_path: Path) -> None:
+    data = write_mask_folder(tmp_path / "data", count=2)
+    config = tiny_config(tmp_path, mask_data(data), "segmentation")
+    path = save_random(tmp_path, config)
+    report = evaluate(config, str(path), device="cpu", test_time=parse_views("flip,1.5", window=64))
+    assert report["test_time"] == {"scales": (1.5,), "flip": True, "window": 64, "overlap": 0.25}
+    assert 0 <= report["headline"]["mIoU"] <= 1
+    assert "test_time" not in evaluate(config, str(path), device="cpu")
+
+
+def test_averaging_over_views_needs_a_class_map(tmp_path: Path, voc: Path) -> None:
+    config = tiny_config(tmp_path, voc_data(voc), "detection")
+    path = save_random(tmp_path, config)
+    with pytest.raises(ValueError, match=r"best\.safetensors: averaging over .* class maps, and this model only detects"):
+        evaluate(config, str(path), device="cpu", test_time=parse_views("flip"))
 
 
 def test_both_engines_agree(tmp_path: Path, voc: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.fake_model import CLASSES, Backend, save_picture
+from vistasks.heads.test_time import TestTime
 from vistasks.predictor import PicturePrediction, Predictor
 from vistasks.results import frame_facts
 from vistasks.types import ClassNames, Detections
@@ -178,3 +179,8 @@ def test_predictions_and_predictors_print_shortly(tmp_path: Path) -> None:
 def prediction_parts(prediction: PicturePrediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     found = prediction.detections
     return found.boxes[:0], found.scores[:0], found.labels[:0]
+
+
+def test_a_backend_that_cannot_average_says_so() -> None:
+    with pytest.raises(ValueError, match="it takes neither --tta nor --window"):
+        Predictor(Backend()).look(TestTime(flip=True))

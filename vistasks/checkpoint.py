@@ -28,6 +28,8 @@ from vistasks.batching import collate, input_size, scale_sample, to_device
 from vistasks.build import build_model, build_proposals
 from vistasks.config import Config, parse_config
 from vistasks.devices import pick_device
+from vistasks.heads.segmentation import SegmentationHead
+from vistasks.heads.test_time import TestTime
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
 
@@ -175,6 +177,15 @@ class LoadedModel:
             if self.device.type == "cpu" and shutil.which("c++") is None and shutil.which("g++") is None:
                 raise ValueError("--compile on the CPU needs a C++ compiler (g++), and there is none on the PATH; leave it out")
             self.model.encode = torch.compile(self.model.encode)  # type: ignore[method-assign]
+
+    def look(self, test_time: TestTime) -> None:
+        """Class maps by the mean over flips, scales and windows of each picture; a ``ValueError`` where the model gives none."""
+        head = dict(self.model.heads.items()).get("segmentation")
+        if not isinstance(head, SegmentationHead):
+            raise ValueError(
+                f"{self.path}: averaging over flips, scales and windows is there for class maps, and this model only detects"
+            )
+        head.look(test_time, divisor=self.model.divisor)
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no detector."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from vistasks.batching import to_device
 from vistasks.build import build_dataset, build_proposals
 from vistasks.checkpoint import load_model
 from vistasks.config import Config, Engine
+from vistasks.heads.test_time import TestTime
 from vistasks.loading import EpochOrder, Pipeline, batches
 from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
 from vistasks.models import MultiTaskModel
@@ -71,7 +73,14 @@ def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: report[metric][number] for name, (metric, number) in named if metric in report}
 
 
-def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any = lambda loader: loader) -> dict[str, Any]:
+def evaluate(
+    config: Config,
+    weights: str,
+    *,
+    device: str = "auto",
+    track: Any = lambda loader: loader,
+    test_time: TestTime | None = None,
+) -> dict[str, Any]:
     """The report of a trained model on the config's validation data: the metrics' results under their keys.
 
     Args:
@@ -79,10 +88,13 @@ def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any =
         weights: a checkpoint or a run folder.
         device: "auto", "cpu" or "cuda".
         track: wraps the loader, for a progress bar.
+        test_time: class maps by the mean over views and windows of each picture; None: the plain picture.
     """
     if not config.data.evaluates:
         raise ValueError("data.val is empty: nothing says which part of the data is evaluated, such as data.val={split: val}")
     loaded = load_model(weights, device)
+    if test_time is not None:
+        loaded.look(test_time)
     config = config.model_copy(update={"model": loaded.config.model})
     data = build_dataset(config, "val", loaded.classes)
     tasks = list(loaded.config.model.heads)
@@ -95,5 +107,7 @@ def evaluate(config: Config, weights: str, *, device: str = "auto", track: Any =
     metrics = build_metrics(loaded.classes, tasks, config.evaluate.engine)
     counts = evaluate_model(loaded.model, track(loader), metrics, loaded.device)
     report: dict[str, Any] = {"weights": str(loaded.path), "data": config.data.source("val"), **counts}
+    if test_time is not None:
+        report["test_time"] = asdict(test_time)
     report |= {key: metric.compute() for key, metric in metrics.items()}
     return {**report, "headline": headline(report)}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,9 @@ from vistasks.drawing.palette import Colour, model_colours
 from vistasks.sources import is_video, list_pictures
 from vistasks.types import Batch, ClassNames, Detections, Prediction
 from vistasks.video.protocols import Overlay
+
+if TYPE_CHECKING:
+    from vistasks.heads.test_time import TestTime
 
 TASKS = ("detect", "segment")
 
@@ -184,6 +187,15 @@ class Predictor:
             raise ValueError("this model is run as it is: it takes neither --half nor --compile")
         self.backend.speed_up(half=half, compiled=compiled)
 
+    def look(self, test_time: TestTime) -> None:
+        """Class maps by the mean over views and windows of each picture; see `vistasks.heads.test_time`.
+
+        Raises a ``ValueError`` where the backend cannot.
+        """
+        if not hasattr(self.backend, "look"):
+            raise ValueError("this model is run as it is: it takes neither --tta nor --window")
+        self.backend.look(test_time)
+
     @overload
     def predict(self, source: str | Path | np.ndarray) -> PicturePrediction: ...
 
@@ -260,7 +272,14 @@ def _picture(source: Any) -> Picture:
 
 
 def load(
-    path: str | Path, device: str = "auto", *, tasks: Sequence[str] = TASKS, score: float = 0.5, batch_size: int = 1
+    path: str | Path,
+    device: str = "auto",
+    *,
+    tasks: Sequence[str] = TASKS,
+    score: float = 0.5,
+    batch_size: int = 1,
+    tta: str = "",
+    window: int | None = None,
 ) -> Predictor:
     """A `Predictor` of a trained model.
 
@@ -270,10 +289,15 @@ def load(
         tasks: "detect", "segment" or both.
         score: detections below this score are left out.
         batch_size: pictures that go through the network at once.
+        tta: class maps by the mean over flips and scales of each picture, such as "flip,0.75,1.25".
+        window: larger pictures are segmented window by window, each so many pixels a side.
     """
     from vistasks.checkpoint import load_model  # PyTorch and the rest are loaded with it
+    from vistasks.heads.test_time import parse_views
     from vistasks.models.folding import fold_batchnorm
 
     loaded = load_model(path, device)
     fold_batchnorm(loaded.model)
+    if tta or window is not None:
+        loaded.look(parse_views(tta, window=window))
     return Predictor(loaded, tasks=tasks, score=score, batch_size=batch_size)

@@ -72,6 +72,14 @@ def test_segnet_mirrors_the_encoder(name: str) -> None:
     assert head(backbone(torch.randn(1, 3, 64, 96)), (64, 96)).shape == (1, 3, 64, 96)
 
 
+def test_segnet_basics_decoder_has_no_relu() -> None:
+    backbone = BACKBONES["segnet_basic"]()
+    given = {"trunk": Trunk("segnet_basic", backbone.channels, backbone.pooling), "classes": CLASSES}
+    plain, with_relu = (HEADS["segnet"](**given, relu=relu) for relu in (False, True))
+    assert not any(isinstance(module, torch.nn.ReLU) for module in plain.modules())
+    assert plain.state_dict().keys() == with_relu.state_dict().keys()
+
+
 def test_segnet_puts_values_back_where_they_came_from() -> None:
     """A bright dot that pooling moved returns to its own pixel, to which interpolation could not return it."""
     image = torch.zeros(1, 1, 4, 4)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vistasks.heads.test_time import TestTime
 
 OVERRIDES = "config values to change, for example train.epochs=3 (key.path=value, the value in YAML)"
 
@@ -20,6 +23,22 @@ def add_action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 def config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file (see configs/)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
+
+
+def test_time_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("class maps, averaged")
+    group.add_argument("--tta", default="", metavar="VIEWS", help="mean over views, such as flip,0.75,1.25 (1 is among them)")
+    group.add_argument("--window", type=int, metavar="PIXELS", help="large pictures window by window, each so many pixels a side")
+    group.add_argument("--overlap", type=float, default=0.25, help="the part of a window that the next one sees too (.25)")
+
+
+def test_time(parsed: argparse.Namespace) -> TestTime | None:
+    """What `test_time_arguments` were given; None where nothing is to be averaged."""
+    if not parsed.tta and parsed.window is None:
+        return None
+    from vistasks.heads.test_time import parse_views
+
+    return parse_views(parsed.tta, window=parsed.window, overlap=parsed.overlap)
 
 
 def print_numbers(file: str | None, numbers: dict[str, Any]) -> int:

@@ -6,11 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
-from vistasks.commands.arguments import config_arguments
+from vistasks.commands.arguments import config_arguments, test_time, test_time_arguments
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
+    test_time_arguments(parser)
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
     parser.add_argument("--json", metavar="FILE", help="write the whole report here")
     parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
@@ -33,7 +34,11 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     print(f"weights      {Path(parsed.weights).resolve()}")
     print(f"data         {Path(config.data.root).resolve()}", flush=True)
     report = evaluate(
-        config, parsed.weights, device=parsed.device, track=lambda loader: track(loader, "evaluating", transient=True)
+        config,
+        parsed.weights,
+        device=parsed.device,
+        track=lambda loader: track(loader, "evaluating", transient=True),
+        test_time=test_time(parsed),
     )
     console = Console()
     for table in report_tables(report):

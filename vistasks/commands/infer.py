@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vistasks.commands.arguments import test_time, test_time_arguments
+
 if TYPE_CHECKING:
     from vistasks.video.options import InferOptions
 
@@ -22,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
     parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture")
+    test_time_arguments(parser)
     _add_speed(parser.add_argument_group("speed"))
     _add_video(parser.add_argument_group("video"))
     live = parser.add_argument_group("tracking and live sources")
@@ -89,6 +92,9 @@ def _infer(parsed: argparse.Namespace) -> int:
     options = _options(parsed)
     tasks = [task.strip() for task in parsed.tasks.split(",")]
     predictor = load(parsed.weights, parsed.device, tasks=tasks, score=parsed.score, batch_size=parsed.batch_size)
+    averaged = test_time(parsed)
+    if averaged is not None:
+        predictor.look(averaged)
     if parsed.half or parsed.compile:
         predictor.speed_up(half=parsed.half, compiled=parsed.compile)
     output = Path(parsed.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional
 from vistasks.class_weights import Balance, ClassWeights, weight_tensor
 from vistasks.heads.head import Head, Trunk, require_strides
 from vistasks.heads.layers import conv_norm
+from vistasks.heads.test_time import TestTime
 from vistasks.losses.classification import partial_cross_entropy
 from vistasks.losses.segmentation import PixelLoss, pixel_losses
 from vistasks.registry import STRICT
@@ -62,6 +64,7 @@ class SegmentationHead(Head):
         self.classes, self.pixel_loss = classes, loss
         self.unresolved: Balance | None = class_weights if isinstance(class_weights, str) else None
         self.register_buffer("class_weights", weight_tensor(class_weights, classes), persistent=False)
+        self._test_time: tuple[TestTime, int] | None = None
         self.background = classes.index("background") if "background" in classes else None
         self.auxiliary: nn.Sequential | None = None
         if auxiliary is not None and trunk is not None:
@@ -113,14 +116,38 @@ class SegmentationHead(Head):
         )
         return loss * self.auxiliary_weight
 
+    def look(self, test_time: TestTime | None, *, divisor: int) -> None:
+        """Predict by the mean over the views and windows of ``test_time``; None: the plain picture in one piece.
+
+        ``divisor``: the network takes sides that divide by it. With windows the head asks for no features of whole images.
+        """
+        self._test_time = None if test_time is None else (test_time, divisor)
+        self.reads_image_features = test_time is None or test_time.window is None
+
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> list[SegmentationMap]:
-        height, width = batch.images.shape[-2:]
-        logits = self(features, (height, width)).float()
         maps = []
-        for index, (valid, original) in enumerate(zip(batch.sizes, batch.original_sizes)):
-            one = logits[index : index + 1, :, : valid[0], : valid[1]]
+        for one, original in zip(self._scores(features, batch, encode), batch.original_sizes):
+            valid = (one.shape[2], one.shape[3])
             if valid != original:
                 one = functional.interpolate(one, size=original, mode="bilinear", align_corners=False)
             labels = one[0].argmax(dim=0).to(torch.uint8)
             maps.append(SegmentationMap(labels.cpu().numpy(), self.classes))
         return maps
+
+    def _scores(self, features: Features, batch: Batch, encode: Encoder) -> Iterator[Tensor]:
+        """Logits, or averaged probabilities, (1, S, h, w) of each image without its padding."""
+        height, width = batch.images.shape[-2:]
+        if self._test_time is None:
+            logits = self(features, (height, width)).float()
+            for index, (h, w) in enumerate(batch.sizes):
+                yield logits[index : index + 1, :, :h, :w]
+            return
+        if features.images is None:
+            raise ValueError("averaging over views looks at the images again, and these features carry none")
+        test_time, divisor = self._test_time
+
+        def scores(images: Tensor) -> Tensor:
+            return self(encode(images), (images.shape[2], images.shape[3]))
+
+        for index, (h, w) in enumerate(batch.sizes):
+            yield test_time.probabilities(features.images[index : index + 1, :, :h, :w], scores, divisor)

@@ -13,11 +13,12 @@ from vistasks.registry import HEADS
 from vistasks.types import Features
 
 
-def _stage(channels: int, out: int, convs: int, kernel: int) -> nn.Sequential:
+def _stage(channels: int, out: int, convs: int, kernel: int, relu: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(convs):
         width = out if index == convs - 1 else channels
-        layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(width)]
+        layers += [nn.ReLU()] if relu else [nn.Identity()]  # the same names in a checkpoint either way
     return nn.Sequential(*layers)
 
 
@@ -28,6 +29,7 @@ class SegNet(SegmentationHead):
     Args:
         trunk: must publish pooling indices (VGG, LeNet-5, segnet_basic).
         classes: the class names.
+        relu: of the decoder; SegNet-Basic has none (section 3.1).
         class_weights, loss, auxiliary: see `SegmentationHead`; the paper balances by median frequency (section 3.1).
     """
 
@@ -38,6 +40,7 @@ class SegNet(SegmentationHead):
         *,
         trunk: Trunk,
         classes: tuple[str, ...],
+        relu: bool = True,
         class_weights: ClassWeights = None,
         loss: PixelLoss = PixelLoss(),  # noqa: B008 - frozen
         auxiliary: Auxiliary | None = None,
@@ -51,7 +54,7 @@ class SegNet(SegmentationHead):
             pooled = trunk.pooling[stride]
             following = self.strides[index + 1 : index + 2]
             out = trunk.pooling[following[0]].channels if following else pooled.channels
-            stages.append(_stage(pooled.channels, out, pooled.convs, pooled.kernel))
+            stages.append(_stage(pooled.channels, out, pooled.convs, pooled.kernel, relu))
         self.stages = nn.ModuleList(stages)
         self.classifier = nn.Conv2d(trunk.pooling[self.strides[-1]].channels, len(classes), 1)
 
