@@ -19,7 +19,7 @@ from vistasks.video.opening import open_frames
 from vistasks.video.options import InferOptions, OnError
 from vistasks.video.protocols import FrameSource
 from vistasks.video.report import VideoReport
-from vistasks.video.run import infer_frames
+from vistasks.video.run import infer_frames, watch_frames
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Summary:
 def infer(
     predictor: Predictor,
     source: str | Path,
-    output: str | Path,
+    output: str | Path | None,
     *,
     on_error: OnError | None = None,
     progress: bool | None = None,
@@ -60,13 +60,14 @@ def infer(
 ) -> Summary:
     """Predicts every picture or frame of ``source`` and writes into ``output``.
 
-    For pictures (a file, a folder with its subfolders, a glob) what `vistasks.results.PictureResults` says; for a video file what
-    `vistasks.results.video_results` says. After an error or Ctrl-C the files that are there are whole.
+    For pictures (a file, a folder with its subfolders, a glob) what `vistasks.results.PictureResults` says; for a video file, a
+    camera or an address what `vistasks.video.writing.FrameResults` says. After an error or Ctrl-C the files that are there are
+    whole.
 
     Args:
         predictor: decides tasks, score threshold and batch size.
         source: what to read. Results of an earlier run in an ``output`` within it are not read.
-        output: the folder to write into; made if missing.
+        output: the folder to write into; made if missing. None: nothing is written, for ``options`` that show the frames.
         on_error, progress: instead of those of ``options``.
         options: everything else.
 
@@ -74,13 +75,16 @@ def infer(
         ValueError: nothing to read there, an ``output`` that would overwrite the source, an unreadable video or (with
             ``on_error="raise"``) picture.
     """
-    output, summary = Path(output), Summary()
     on_error = options.on_error if on_error is None else on_error
     progress = options.progress if progress is None else progress
     options = replace(options, on_error=on_error, progress=progress)
+    if output is None:
+        return _watch(predictor, source, options)
+    output, summary = Path(output), Summary()
     frames = open_frames(source, options, output=output)
     if frames is not None:
         return _infer_video(predictor, frames, output, options)
+    _refuse_pictures(source, options)
     folder = source_folder(source)
     if output.resolve() == folder.resolve() and Path(source).is_dir():
         raise ValueError(f"{output}: this is the folder that is read; give the results another, for example {output / 'out'}")
@@ -140,13 +144,44 @@ def output_names(paths: Sequence[Path], folder: Path) -> dict[Path, str]:
     return names
 
 
-def _infer_video(predictor: Predictor, source: FrameSource, output: Path, options: InferOptions) -> Summary:
+def _infer_video(predictor: Predictor, source: FrameSource, output: Path | None, options: InferOptions) -> Summary:
     with _bar(source.frames, options.progress) as bar:
         task = bar.add_task("predicting", total=source.frames or None)
-        report = infer_frames(predictor, source, output, options, shown=lambda so_far: bar.update(task, completed=so_far.frames))
+
+        def shown(report: VideoReport) -> None:
+            bar.update(task, completed=report.frames)
+
+        if output is None:
+            report = watch_frames(predictor, source, options, shown=shown)
+        else:
+            report = infer_frames(predictor, source, output, options, shown=shown)
         bar.update(task, total=report.frames)  # the header's count may be wrong
     frames = report.resumed + report.frames
     return Summary(frames, report.detections, "frames", warnings=report.warnings, video=report)
+
+
+def _watch(predictor: Predictor, source: str | Path, options: InferOptions) -> Summary:
+    """Frames that are shown and not written."""
+    files = {"--save-frames": options.save_frames, "--crop": options.crop, "--masks": options.masks != "none"}
+    asked = [name for name, given in {**files, "--resume": options.resume}.items() if given]
+    if asked or not (options.show or options.serve is not None):
+        needs = f"{', '.join(asked)} need it" if asked else "only with --show or --serve it may be left out"
+        raise ValueError(f"--output is missing, the folder for the results; {needs}")
+    frames = open_frames(source, options)
+    if frames is None:
+        _refuse_pictures(source, options)
+    assert frames is not None  # --show and --serve are refused for pictures
+    return _infer_video(predictor, frames, None, options)
+
+
+def _refuse_pictures(source: str | Path, options: InferOptions) -> None:
+    """Raises a ``ValueError`` for what only frames can have."""
+    shown = {"--show": options.show, "--serve": options.serve is not None}
+    for name, given in {**shown, "--track": options.track, "--line": bool(options.line)}.items():
+        if given:
+            list_pictures(source)  # where there is nothing at all, that is the error
+            hint = "give a video, a camera's number or an address, or take a folder's pictures as frames with --frame-rate"
+            raise ValueError(f"{name}: {source} means pictures, not a video; {hint}")
 
 
 class _Rate(ProgressColumn):
@@ -162,10 +197,10 @@ def _bar(total: int, shown: bool) -> Progress:
     return Progress(*columns, disable=not shown or total == 1)
 
 
-def print_summary(summary: Summary, output: str | Path) -> int:
+def print_summary(summary: Summary, output: str | Path | None) -> int:
     """Says what was written and what could not be read; returns the exit code, 1 after a failure."""
     found = f", {summary.detections} detections" if summary.detections is not None else ""
-    print(f"{summary.pictures} {summary.unit}{found}: {Path(output).resolve()}")
+    print(f"{summary.pictures} {summary.unit}{found}{'' if output is None else f': {Path(output).resolve()}'}")
     if summary.video is not None and summary.video.frames:
         print("\n".join(summary.video.lines()))
     for warning in summary.warnings:

@@ -50,7 +50,7 @@ class Pictures:
         self.closed = True
 
 
-def source_of(*connections: Pictures | LostError, reconnect: float = 0.2) -> LiveSource:
+def source_of(*connections: Pictures | LostError, reconnect: float = 0.2, told: list[str] | None = None) -> LiveSource:
     remaining = iter(connections)
 
     def connect() -> Pictures:
@@ -59,7 +59,8 @@ def source_of(*connections: Pictures | LostError, reconnect: float = 0.2) -> Liv
             raise connection
         return connection
 
-    return LiveSource(connect, name="x", where="rtsp://x", reconnect=reconnect, pause=0.01)
+    told = [] if told is None else told
+    return LiveSource(connect, name="x", where="rtsp://x", reconnect=reconnect, pause=0.01, tell=told.append)
 
 
 def in_step(numbers: list[int], taken: threading.Semaphore, **options: bool) -> Pictures:
@@ -79,11 +80,19 @@ def taken_one_by_one(source: LiveSource, taken: threading.Semaphore) -> list[int
 def test_a_lost_connection_is_taken_up_again_and_counted() -> None:
     taken = threading.Semaphore(0)
     parts = [in_step([1, 2], taken), in_step([3], taken, breaks=False), in_step([4, 5], taken)]
-    source = source_of(parts[0], LostError("not yet"), parts[1], LostError("not yet"), LostError("not yet"), parts[2])
+    not_yet, told = LostError("not yet"), []
+    source = source_of(parts[0], not_yet, parts[1], not_yet, not_yet, parts[2], told=told)
     # the pictures' permits outlive a connection: the first of each has one already
     numbers = taken_one_by_one(source, taken)
     assert numbers == [1, 2, 3, 4, 5] and source.reconnects == 2 and source.dropped == 0
     assert all(part.closed for part in parts)
+    assert [re.sub(r"\d+\.\d", "T", words) for words in told] == [
+        "rtsp://x: connection lost (it broke); trying again",
+        "rtsp://x: pictures again after T s (reconnection 1)",
+        "rtsp://x: connection lost (the stream ended); trying again",
+        "rtsp://x: pictures again after T s (reconnection 2)",
+        "rtsp://x: connection lost (it broke); trying again",
+    ]
     assert source.warnings == [
         "rtsp://x: the connection was lost and taken up again 2 times",
         "rtsp://x: the connection was lost and did not come back within 0.2 seconds: nobody there",

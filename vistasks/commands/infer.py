@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vistasks.commands.arguments import test_time, test_time_arguments
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
     parser.add_argument("--source", required=True, help="a picture, folder, glob in quotes, video file, camera number or address")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--output", metavar="DIR", help="where the results go; may be left out with --show or --serve")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--score", type=float, default=0.5, help="keep detections with at least this score (default .5)")
     parser.add_argument(
@@ -97,8 +96,7 @@ def _infer(parsed: argparse.Namespace) -> int:
         predictor.look(averaged)
     if parsed.half or parsed.compile:
         predictor.speed_up(half=parsed.half, compiled=parsed.compile)
-    output = Path(parsed.output)
-    return print_summary(infer(predictor, parsed.source, output, options=options), output)
+    return print_summary(infer(predictor, parsed.source, parsed.output, options=options), parsed.output)
 
 
 def _options(parsed: argparse.Namespace) -> InferOptions:

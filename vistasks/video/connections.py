@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -108,6 +109,8 @@ class StreamConnection:
             return "what comes from there is not a video that FFmpeg can read"
         if isinstance(error, av.error.ProtocolNotFoundError):
             return "this build of FFmpeg does not speak this protocol"
+        if isinstance(error, OSError) and error.errno == errno.EIO:  # which FFmpeg says of both
+            return "the address is not known, or the connection broke off"
         return getattr(error, "strerror", None) or str(error)  # str(error) may hold the address, with its password
 
 

@@ -26,20 +26,25 @@ from vistasks.video.sources import Frame
 _LONGEST_PAUSE = 10.0
 
 
-def open_live(source: str, *, reconnect: float = 60.0) -> LiveSource | RecordedStream:
+def open_live(
+    source: str, *, reconnect: float = 60.0, tell: Callable[[str], None] = lambda words: None
+) -> LiveSource | RecordedStream:
     """The frames of a camera or an address.
 
     Args:
         source: a camera's number (or /dev/videoN), or an rtsp://, http://, ... address. What is served with a length, such as an
             mp4 on a web server, is read from its begin to its end like a file; all else is live.
         reconnect: for how many seconds a lost connection is tried again before the run ends; 0: not at all.
+        tell: called with what happens to the connection, in words.
 
     Raises:
         ValueError: no such camera, an address that refuses or that has no video; it says which.
     """
     index = camera_index(source)
     if index is not None:
-        return LiveSource(lambda: CameraConnection(index), name=f"camera_{index}", where=f"camera {index}", reconnect=reconnect)
+        return LiveSource(
+            lambda: CameraConnection(index), name=f"camera_{index}", where=f"camera {index}", reconnect=reconnect, tell=tell
+        )
     where, parts = without_password(source), urlsplit(source)
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
@@ -48,7 +53,9 @@ def open_live(source: str, *, reconnect: float = 60.0) -> LiveSource | RecordedS
     connection = _first(lambda: StreamConnection(source), where)
     if connection.recording:
         return RecordedStream(connection, name=name, where=where)
-    return LiveSource(lambda: StreamConnection(source), name=name, where=where, reconnect=reconnect, connection=connection)
+    return LiveSource(
+        lambda: StreamConnection(source), name=name, where=where, reconnect=reconnect, tell=tell, connection=connection
+    )
 
 
 class LiveSource:
@@ -63,6 +70,7 @@ class LiveSource:
         name, where: for files and for messages.
         reconnect: seconds.
         pause: the first one, in seconds.
+        tell: called, by the reading thread, when the connection was lost and when it is back.
         connection: the first, where it is made already.
 
     Attributes:
@@ -83,10 +91,11 @@ class LiveSource:
         where: str,
         reconnect: float = 60.0,
         pause: float = 0.5,
+        tell: Callable[[str], None] = lambda words: None,
         connection: Connection | None = None,
     ) -> None:
         self.name, self.where = name, where
-        self._connect, self._reconnect, self._pause = connect, reconnect, pause
+        self._connect, self._reconnect, self._pause, self._tell = connect, reconnect, pause, tell
         self._connection: Connection | None = connection or _first(connect, where)
         self.rate = self._connection.rate
         self.dropped, self.reconnects, self.status = 0, 0, ""
@@ -161,8 +170,9 @@ class LiveSource:
                 connection = self._connection or self._connect()
                 try:
                     for picture in connection:
-                        self.reconnects += lost is not None
-                        lost, attempt, self.status = None, 0, ""
+                        if lost is not None:
+                            self._back(time.monotonic() - lost)
+                        lost, attempt = None, 0
                         self._offer(picture)
                         if self._stopping:
                             return
@@ -172,10 +182,16 @@ class LiveSource:
                 reason = "the stream ended"
             except LostError as error:
                 reason = str(error)
-            lost = time.monotonic() if lost is None else lost
+            if lost is None:
+                lost = time.monotonic()
+                self._tell(f"{self.where}: connection lost ({reason}); trying again")
             if not self._wait(reason, lost, attempt):
                 return
             attempt += 1
+
+    def _back(self, seconds: float) -> None:
+        self.reconnects, self.status = self.reconnects + 1, ""
+        self._tell(f"{self.where}: pictures again after {seconds:.1f} s (reconnection {self.reconnects})")
 
     def _wait(self, reason: str, lost: float, attempt: int) -> bool:
         """Pauses before the next attempt; False where there shall be none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from vistasks.drawing.palette import model_colours
@@ -21,7 +22,7 @@ def open_frames(source: str | Path, options: InferOptions, *, output: Path | Non
     if is_live(source):
         from vistasks.video.live import open_live
 
-        return open_live(str(source), reconnect=options.reconnect)
+        return open_live(str(source), reconnect=options.reconnect, tell=_say if options.progress else lambda words: None)
     if is_video(source) and not Path(source).is_dir():
         return VideoReader(source)
     if options.frame_rate is not None:
@@ -29,6 +30,10 @@ def open_frames(source: str | Path, options: InferOptions, *, output: Path | Non
 
         return FolderReader(source, options.frame_rate, skips=options.on_error == "skip", leave_out=output)
     return None
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def build_tracker(options: InferOptions, source: FrameSource, predictor: Predictor) -> Tracker | None:

@@ -41,14 +41,14 @@ def infer_frames(
     multiple = Network.multiple(predictor, options)
     period = math.ceil(options.part_frames / multiple) * multiple
     network, tracker = Network(predictor, options, period=period), build_tracker(options, source, predictor)
-    results = FrameResults(output, source, predictor, options, period=period, keeps_found=tracker is not None)
-    report = VideoReport(resumed=results.first, detections=results.detections if results.first else None)
-    if results.first:
-        _continue(source, tracker, results)
     with ExitStack() as closing:
         publishers = build_publishers(options, source, predictor)
         for publisher in publishers:
             closing.callback(publisher.close)
+        results = FrameResults(output, source, predictor, options, period=period, keeps_found=tracker is not None)
+        report = VideoReport(resumed=results.first, detections=results.detections if results.first else None)
+        if results.first:
+            _continue(source, tracker, results)
         stages = predicting_stages(network, threads=options.threads, tracker=tracker)
         stages += writing_stages(results, options, drawn=bool(publishers))
         pipeline = Pipeline(Shots(source, network, first=results.first), stages, live=source.live)
@@ -60,6 +60,29 @@ def infer_frames(
             report.end(pipeline, source)
             report.warnings += results.finish(complete=complete)
             report.resumable = not complete and results.first > 0
+    return report
+
+
+def watch_frames(
+    predictor: Predictor,
+    source: FrameSource,
+    options: InferOptions,
+    *,
+    shown: Callable[[VideoReport], None] = lambda report: None,
+) -> VideoReport:
+    """As `infer_frames`, but only for those who watch, in a window or on a page: nothing is written."""
+    network = Network(predictor, options, period=Network.multiple(predictor, options))
+    tracker, report = build_tracker(options, source, predictor), VideoReport()
+    with ExitStack() as closing:
+        publishers = build_publishers(options, source, predictor)
+        for publisher in publishers:
+            closing.callback(publisher.close)
+        stages = predicting_stages(network, threads=options.threads, tracker=tracker)
+        pipeline = Pipeline(Shots(source, network, first=0), [*stages, _drawing(options)], live=source.live)
+        try:
+            _drive(pipeline, publishers, report, source, options, shown)
+        finally:
+            report.end(pipeline, source)
     return report
 
 
@@ -86,15 +109,18 @@ def each(work: Callable[[Shot], None]) -> Callable[[list[Shot]], list[Shot]]:
 
 def writing_stages(results: FrameResults, options: InferOptions, *, drawn: bool = False) -> list[Stage]:
     """draw -> encode -> save -> write, without those that have nothing to do; ``drawn``: others need the picture as well."""
-
-    def draw(shot: Shot) -> None:
-        shot.drawn = shot.prediction.draw(labels=not options.hide_labels)
-
-    stages = [Stage("draw", each(draw))] if options.video or options.save_frames or drawn else []
+    stages = [_drawing(options)] if options.video or options.save_frames or drawn else []
     stages += [Stage("encode", each(results.encode))] if options.video else []
     if options.save_frames or options.crop or options.masks == "png":
         stages.append(Stage("save", each(results.save), workers=2))
     return [*stages, Stage("write", each(results.write))]
+
+
+def _drawing(options: InferOptions) -> Stage:
+    def draw(shot: Shot) -> None:
+        shot.drawn = shot.prediction.draw(labels=not options.hide_labels)
+
+    return Stage("draw", each(draw))
 
 
 def _drive(
