@@ -57,6 +57,15 @@ def test_what_is_no_number_stays_text(text: str) -> None:
     assert values["x"] == text.strip("'")
 
 
+def test_an_rpn_that_is_nowhere(tmp_path: Path) -> None:
+    text = MINIMAL.replace("segmentation: {name: fcn8s}", "detection: {name: region_classifier}")
+    for method in ("{name: rpn}", "{name: union, methods: [{name: grid}, {name: rpn}]}"):
+        expected = f"{tmp_path / 'experiment.yaml'}: proposals.method 'rpn' leaves the proposals to the detector's own network"
+        assert message(tmp_path, text, f"proposals.method={method}").startswith(expected)
+    load_config(write(tmp_path, text), ["proposals.method={name: rpn, weights: runs/x}"])
+    load_config(write(tmp_path, text), ["proposals.method.name=rpn", "model.heads.detection.rpn={stride: [16]}"])
+
+
 def test_every_shipped_config_reads_and_prints_itself(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[1]
     paths = [*sorted((root / "configs").glob("*.yaml")), *sorted((root / "vistasks").glob("*.yaml"))]

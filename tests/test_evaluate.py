@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_data import mask_data, tiny_config, voc_data, write_mask_folder, write_voc
+from tests.tiny_data import config_values, mask_data, tiny_config, voc_data, write_mask_folder, write_voc
 from vistasks.build import build_dataset, build_model
 from vistasks.checkpoint import save_checkpoint
-from vistasks.config import Config
+from vistasks.config import Config, parse_config
 from vistasks.evaluate import HEADLINE, build_metrics, evaluate, evaluate_model, headline
 from vistasks.heads.test_time import parse_views
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
@@ -69,6 +69,20 @@ def test_averaging_over_views_needs_a_class_map(tmp_path: Path, voc: Path) -> No
     path = save_random(tmp_path, config)
     with pytest.raises(ValueError, match=r"best\.safetensors: averaging over .* class maps, and this model only detects"):
         evaluate(config, str(path), device="cpu", test_time=parse_views("flip"))
+
+
+def test_the_config_says_how_to_decode(tmp_path: Path, voc: Path) -> None:
+    path = save_random(tmp_path, tiny_config(tmp_path, voc_data(voc), "detection"))
+    values = config_values(tmp_path, voc_data(voc), "detection")
+    head = values["model"]["heads"]["detection"]
+    found = []
+    for decoding in ({"score": 0.0}, {"score": 1.0}):
+        values["model"]["heads"]["detection"] = {**head, "decoding": decoding}
+        found.append(evaluate(parse_config(values), str(path), device="cpu")["coco"]["AR100"])
+    assert found[0] > found[1] == 0
+    values["model"]["heads"]["detection"] = {**head, "decoding": {"scroe": 1.0}}
+    with pytest.raises(ValueError, match=r"model\.heads\.detection\.decoding\.scroe: unknown option\. Did you mean 'score'\?"):
+        evaluate(parse_config(values), str(path), device="cpu")
 
 
 def test_both_engines_agree(tmp_path: Path, voc: Path) -> None:

@@ -28,6 +28,8 @@ from vistasks.batching import collate, input_size, scale_sample, to_device
 from vistasks.build import build_model, build_proposals
 from vistasks.config import Config, parse_config
 from vistasks.devices import pick_device
+from vistasks.heads.region_classifier import RegionClassifier
+from vistasks.heads.region_decoding import region_decoding
 from vistasks.heads.segmentation import SegmentationHead
 from vistasks.heads.test_time import TestTime
 from vistasks.models import MultiTaskModel
@@ -186,6 +188,15 @@ class LoadedModel:
                 f"{self.path}: averaging over flips, scales and windows is there for class maps, and this model only detects"
             )
         head.look(test_time, divisor=self.model.divisor)
+
+    def decode_with(self, decoding: Mapping[str, Any]) -> None:
+        """Lets a ``region_classifier`` decode in another way than it was trained with; other heads have no such options.
+
+        A ``ValueError`` names an option that there is not.
+        """
+        for head in self.model.heads.values():
+            if isinstance(head, RegionClassifier):
+                head.decoding = region_decoding(decoding)
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no detector."""

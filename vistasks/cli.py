@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vistasks.commands import benchmark, data, debug_batch, demo, evaluate, find_lr, infer, proposals, search, train
+from vistasks.commands import benchmark, compress, data, debug_batch, demo, evaluate, find_lr, infer, proposals, search, train
 from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
@@ -78,6 +78,7 @@ def _finish(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentPar
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "train": (train.add, "Train a detector, a segmenter or both over one trunk, as a config says."),
     "evaluate": (evaluate.add, "Measure trained weights on a config's validation data: COCO and VOC AP, IoU."),
+    "compress": (compress.add, "Make a trained detector's fully connected layers smaller, by truncated SVD."),
     "infer": (infer.add, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
     "data": (data.add, "Prepare, check and look at data sets."),
     "proposals": (proposals.add, "Compute, judge and clear region proposals."),

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from vistasks.registry import nearest
 
@@ -200,6 +210,23 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+    @model_validator(mode="after")
+    def _rpn_is_there(self) -> Config:
+        head = self.model.heads.get("detection", {})
+        if _asks_for_rpn(self.proposals.method) and head.get("name") == "region_classifier" and head.get("rpn") is None:
+            raise ValueError(
+                "proposals.method 'rpn' leaves the proposals to the detector's own network: give it one, such as "
+                "model.heads.detection.rpn={stride: [8, 16, 32]}, or name a trained run in proposals.method.weights"
+            )
+        return self
+
+
+def _asks_for_rpn(method: Options) -> bool:
+    parts = method.get("methods")
+    if isinstance(parts, list) and any(isinstance(part, dict) and _asks_for_rpn(part) for part in parts):
+        return True
+    return method.get("name") == "rpn" and method.get("weights") is None
+
 
 class _Loader(yaml.SafeLoader):
     """YAML where ``1e-3`` is a number (PyYAML follows YAML 1.1 and reads text) and a repeated key is an error."""
@@ -338,7 +365,7 @@ def _explain(error: Any, where: Any) -> str:
     if error["type"] == "missing":
         return f"{place} is missing"
     if error["type"] == "value_error":  # of our own checks, which say what was received
-        return f"{place}: {error['ctx']['error']}"
+        return f"{place}: {error['ctx']['error']}" if keys else f"{where(keys)}: {error['ctx']['error']}"
     return f"{place}: {error['msg']}; received {error['input']!r}"
 
 

@@ -84,7 +84,8 @@ def evaluate(
     """The report of a trained model on the config's validation data: the metrics' results under their keys.
 
     Args:
-        config: what data and which proposals. The model and its input size are the checkpoint's.
+        config: what data, which proposals, and how the detector decodes (``model.heads.detection.decoding``). The rest of the
+            model and its input size are the checkpoint's.
         weights: a checkpoint or a run folder.
         device: "auto", "cpu" or "cuda".
         track: wraps the loader, for a progress bar.
@@ -95,6 +96,8 @@ def evaluate(
     loaded = load_model(weights, device)
     if test_time is not None:
         loaded.look(test_time)
+    if (decoding := config.model.heads.get("detection", {}).get("decoding")) is not None:
+        loaded.decode_with(decoding)
     config = config.model_copy(update={"model": loaded.config.model})
     data = build_dataset(config, "val", loaded.classes)
     tasks = list(loaded.config.model.heads)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vistasks.heads.region_predictor import BoxLoss, RegionPredictor, best_class_boxes
+from vistasks.heads.region_sampling import Regions
 from vistasks.ops.boxes import encode
 
 REGIONS = torch.tensor([[0.0, 0, 20, 20], [10.0, 10, 40, 50], [5.0, 5, 9, 9]])
@@ -35,6 +36,33 @@ def test_the_exact_deltas_cost_nothing_and_others_do(
     once = layers.box_loss(deltas * 0, *arguments, background=2, loss=BoxLoss(kind=kind))
     twice = layers.box_loss(deltas * 0, *arguments, background=2, loss=BoxLoss(kind=kind, weight=2))
     assert 0 < float(once) == pytest.approx(float(twice) / 2)
+
+
+def test_the_hardest_regions_are_those_of_the_greatest_loss() -> None:
+    layers = predictor()
+    right = encode(REGIONS, OBJECTS, layers.scale)[:, None].repeat(1, 2, 1)
+    sure = torch.tensor([[0.0, 9, 0], [9.0, 0, 0], [0.0, 0, 9]])
+    regions, loss = Regions(REGIONS, LABELS, OBJECTS), BoxLoss()
+    for hard in range(3):
+        logits = sure.clone()
+        logits[hard] = 0
+        assert layers.hardest(logits, right, regions, 1, loss=loss).tolist() == [hard]
+    wrong = right.clone()
+    wrong[1] += 3
+    wrong[2] += 99  # of the background, which has no box
+    assert layers.hardest(sure, wrong, regions, 1, loss=loss).tolist() == [1]
+    assert len(layers.hardest(sure, wrong, regions, 9, loss=loss)) == 3
+
+
+def test_boxes_from_the_pooled_features() -> None:
+    layers = RegionPredictor(inputs=8, hidden=[4], classes=2, dropout=0, class_agnostic=False, regress_from="pooled")
+    assert layers.regress.in_features == 8 and layers.classify.in_features == 4
+    assert layers(torch.rand(3, 2, 2, 2))[1].shape == (3, 2, 4)
+
+
+def test_as_many_ranks_as_layers() -> None:
+    with pytest.raises(ValueError, match="ranks must be one for each of the 1 hidden layers; received 2"):
+        RegionPredictor(inputs=8, hidden=[4], classes=2, dropout=0, class_agnostic=False, ranks=[2, 2])
 
 
 def test_the_box_of_the_likeliest_class() -> None:

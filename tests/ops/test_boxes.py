@@ -9,7 +9,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistasks.ops.boxes import CLIP, box_iof, box_iou, clip_boxes, decode, encode, has_sides, scale_boxes
+from vistasks.ops.boxes import CLIP, box_iof, box_iou, clip_boxes, decode, encode, has_sides, paired_iou, scale_boxes
 
 SIZE = (300, 400)
 
@@ -31,6 +31,12 @@ def slow_shared(a: torch.Tensor, b: torch.Tensor) -> float:
 def area(box: torch.Tensor) -> float:
     x1, y1, x2, y2 = box.double().tolist()
     return (x2 - x1) * (y2 - y1)
+
+
+def test_paired_iou_is_the_diagonal() -> None:
+    a = torch.tensor([[0.0, 0, 10, 10], [5, 5, 9, 9], [1, 1, 1, 1]])
+    b = torch.tensor([[5.0, 0, 15, 10], [5, 5, 9, 9], [1, 1, 1, 1]])
+    assert torch.equal(paired_iou(a, b), box_iou(a, b).diagonal())
 
 
 def test_iou_and_iof_equal_their_definitions() -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from vistasks.proposals import CachedProposals
 from vistasks.proposals.commands import clear_command, compute_command, report_command
 from vistasks.proposals.methods import Grid, GroundTruthJitter
+from vistasks.proposals.trained import LearnedProposals, Union
 from vistasks.types import ClassNames, Sample
 
 
@@ -91,6 +92,22 @@ def test_report_of_a_method_without_a_key(tmp_path: Path) -> None:
     report_command(Pictures(), GroundTruthJitter(3), json_path=tmp_path / "r.json", console=_console())
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["method"] == "GroundTruthJitter" and result["budgets"]["10"]["mabo"] == 1
+
+
+def test_report_of_a_union_has_its_members(tmp_path: Path) -> None:
+    console, method = _console(), Union([{"name": "grid", "max_boxes": 50}, {"name": "ground_truth_jitter", "copies": 2}])
+    report_command(Pictures(), method, json_path=tmp_path / "r.json", console=console)
+    result = json.loads((tmp_path / "r.json").read_text())
+    grid, jitter = result["members"].values()
+    assert result["boxes"] == grid["boxes"] + jitter["boxes"] and jitter["boxes"] == 3
+    assert result["recall_by_class"]["0.9"] == {"cat": 1, "dog": 1} and grid["recall_by_class"]["0.9"]["dog"] < 1
+    assert "GroundTruthJitter alone" in _said(console)
+
+
+def test_report_of_what_only_the_detector_knows() -> None:
+    for method in (LearnedProposals(), Union([{"name": "grid"}, {"name": "rpn"}])):
+        with pytest.raises(ValueError, match=r"name its run: proposals\.method\.weights=RUN"):
+            report_command(Pictures(), method, console=_console())
 
 
 def test_clear_says_what_it_removed(tmp_path: Path) -> None:

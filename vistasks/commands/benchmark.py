@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vistasks.commands.arguments import add_action, print_numbers
+from vistasks.commands.arguments import add_action, config_arguments, print_numbers
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--mode", choices=["single", "fast", "quality"], default="fast", help="default: fast")
     size.add_argument("--plot", metavar="FILE", help="write a plot here")
     size.set_defaults(run=_size)
+    detector = add_action(names, "detector", "a detector beside torchvision's Faster R-CNN on the same trunk: seconds a picture")
+    config_arguments(detector)
+    detector.add_argument("--weights", metavar="PATH", help="a run folder or a checkpoint (default: untrained)")
+    detector.add_argument("--peer-weights", metavar="FILE", help="a state dict of torchvision's (default: untrained)")
+    detector.add_argument("--pictures", type=int, default=10, help="how many, evenly spaced (default: 10)")
+    detector.add_argument("--rounds", type=int, default=3, help="of which the best counts (default: 3)")
+    detector.add_argument("--threads", type=int, default=1, help="default: 1")
+    detector.set_defaults(run=_detector)
     evaluation = add_action(names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set")
     evaluation.set_defaults(run=_benchmark_evaluate)
     joint = add_action(names, "joint", "one joint pass beside torchvision's detector and segmenter one after the other")
@@ -46,7 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--proposals", choices=["method", "segmentation"], default="method", help="as of infer")
     video.add_argument("--memory-frames", type=int, default=10_000, metavar="N", help="of the long run; 0: none (10000)")
     video.set_defaults(run=_video)
-    for name in (search, size, evaluation, joint, video):
+    for name in (search, size, detector, evaluation, joint, video):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -109,6 +117,25 @@ def _joint(parsed: argparse.Namespace) -> int:
 
     image = Path(parsed.image) if parsed.image else None
     return print_numbers(parsed.json, benchmark(image=image, threads=parsed.threads, rounds=parsed.rounds))
+
+
+def _detector(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from vistasks.benchmarks.detector import benchmark
+
+    return print_numbers(
+        parsed.json,
+        benchmark(
+            config,
+            weights=parsed.weights,
+            peer_weights=parsed.peer_weights,
+            pictures=parsed.pictures,
+            rounds=parsed.rounds,
+            threads=parsed.threads,
+        ),
+    )
 
 
 def _benchmark_evaluate(parsed: argparse.Namespace) -> int:

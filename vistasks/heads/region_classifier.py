@@ -7,6 +7,8 @@ a softmax where the paper fits SVMs afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -20,9 +22,10 @@ from vistasks.heads.head import Head, Trunk
 from vistasks.heads.region_decoding import Decoding, select_detections
 from vistasks.heads.region_features import AlignedRegions, RegionFeatures, WarpedRegions
 from vistasks.heads.region_predictor import BoxLoss, Refine, RegionPredictor, best_class_boxes
+from vistasks.heads.region_proposals import RegionProposals, Rpn
 from vistasks.heads.region_sampling import Fraction, Regions, RegionSampling, label_regions, sample_regions
 from vistasks.losses.classification import partial_cross_entropy
-from vistasks.ops.boxes import clip_boxes, has_sides
+from vistasks.ops.boxes import clip_boxes, has_sides, paired_iou
 from vistasks.registry import HEADS, STRICT
 from vistasks.types import Batch, Detections, Encoder, Features
 
@@ -56,11 +59,15 @@ class RegionClassifier(Head):
         align, warp: the options of RoIAlign and RoIPool, and of warped crops.
         hidden: widths of the fully connected layers (the papers' are [4096, 4096]).
         dropout: after each of them.
+        ranks: of each of them, where it is the product of two smaller ones, as `vistasks compress` makes them.
+        regress_from: whether the boxes come from the last hidden layer or, as in R-CNN, from the pooled features.
         class_agnostic: one box for a region instead of one for each class.
         sampling: which regions are learnt from.
         box_loss: what the boxes are taught with.
         label_smoothing: share of a region's target that is spread over all classes.
         refine: further stages.
+        rpn: a region proposal network on the same maps, whose boxes join those that come with the batch; with
+            ``proposals.method: {name: rpn}``, which brings none, the head is Faster R-CNN.
         decoding: what becomes a detection.
     """
 
@@ -77,11 +84,14 @@ class RegionClassifier(Head):
         warp: Warp = Warp(),  # noqa: B008
         hidden: list[PositiveInt] | None = None,
         dropout: Fraction = 0.0,
+        ranks: list[PositiveInt] | None = None,
+        regress_from: Literal["hidden", "pooled"] = "hidden",
         class_agnostic: bool = False,
         sampling: RegionSampling = RegionSampling(),  # noqa: B008
         box_loss: BoxLoss = BoxLoss(),  # noqa: B008
         label_smoothing: Fraction = 0.0,
         refine: Refine = Refine(),  # noqa: B008
+        rpn: Rpn | None = None,
         decoding: Decoding = Decoding(),  # noqa: B008
     ) -> None:
         super().__init__()
@@ -95,7 +105,8 @@ class RegionClassifier(Head):
             self.regions = AlignedRegions(
                 trunk=trunk, strides=strides, size=align.size, reduce=align.reduce, canonical=align.canonical, pool=roi == "pool"
             )
-        self.reads_image_features = self.regions.reads_image_features
+        self.rpn = RegionProposals(trunk=trunk, options=rpn) if rpn else None
+        self.reads_image_features = self.regions.reads_image_features or rpn is not None
         self.stages = nn.ModuleList(
             RegionPredictor(
                 inputs=self.regions.channels * self.regions.size**2,
@@ -103,6 +114,8 @@ class RegionClassifier(Head):
                 classes=len(classes),
                 dropout=dropout,
                 class_agnostic=class_agnostic,
+                ranks=ranks,
+                regress_from=regress_from,
                 stage=stage,
             )
             for stage in range(1 + len(refine.foreground_iou))
@@ -114,19 +127,26 @@ class RegionClassifier(Head):
         return logits, deltas
 
     def loss(self, features: Features, batch: Batch, encode: Encoder) -> dict[str, Tensor]:
-        terms = {}
+        terms: dict[str, Tensor] = {}
+        if self.rpn is not None:
+            anchors = self.rpn(features)
+            terms |= self.rpn.loss(anchors, batch)
+            batch = joined(batch, self.rpn.propose(anchors, batch))
+        logits = deltas = torch.zeros(0)
         regions = [self._sample(batch, index) for index in range(len(batch))]
         for stage in range(len(self.stages)):
             if stage:
-                regions = self._refined(regions, logits, deltas, batch, stage)  # noqa: F821 - of the stage before
+                regions = self._refined(regions, logits, deltas, batch, stage)
             logits, deltas = self(features, [r.boxes for r in regions], encode, stage)
+            if self.sampling.hard is not None and not stage:
+                logits, deltas, regions = self._hard(logits, deltas, regions, self.sampling.hard)
             name, weight = (f"_{stage + 1}", self.refine.loss_weight) if stage else ("", 1.0)
             for term, value in self._stage_loss(logits, deltas, regions, batch, stage).items():
                 terms[f"{term}{name}"] = weight * value
         return terms
 
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> list[Detections]:
-        regions = list(batch.proposals)
+        regions = self.proposals(features, batch)
         totals = [torch.zeros(len(r), len(self.classes) + 1, device=r.device) for r in regions]
         last = len(self.stages) + self.decoding.passes - 1
         boxes: list[Tensor] = []
@@ -140,6 +160,12 @@ class RegionClassifier(Head):
             if step < last - 1:
                 regions, totals = self._best(totals, boxes)
         return [self._detections(t / last, b, batch, index) for index, (t, b) in enumerate(zip(totals, boxes))]
+
+    def proposals(self, features: Features, batch: Batch) -> list[Tensor]:
+        """The regions (P, 4) of each image that `predict` judges: the batch's, after those of the ``rpn`` if there is one."""
+        if self.rpn is None:
+            return list(batch.proposals)
+        return list(joined(batch, self.rpn.propose(self.rpn(features), batch)).proposals)
 
     def _predictor(self, stage: int) -> RegionPredictor:
         return cast(RegionPredictor, self.stages[stage])
@@ -184,14 +210,29 @@ class RegionClassifier(Head):
         owners = torch.cat([torch.full_like(r.labels, index) for index, r in enumerate(regions)])
         known = functional.pad(batch.detection_labelled, (0, 1), value=True)[owners]  # (R, K + 1)
         boxes, matched = torch.cat([r.boxes for r in regions]), torch.cat([r.matched for r in regions])
+        taught = paired_iou(boxes, matched) >= self.sampling.box_iou
+        box_labels = torch.where(taught, labels, background)
         return {
             "classification": partial_cross_entropy(
                 logits, labels, labelled=known, background=background, label_smoothing=self.label_smoothing
             ),
             "box": self._predictor(stage).box_loss(
-                deltas, boxes, matched, labels, background=background, loss=self.box_loss
+                deltas, boxes, matched, box_labels, background=background, loss=self.box_loss
             ),
         }
+
+    def _hard(
+        self, logits: Tensor, deltas: Tensor, regions: Sequence[Regions], count: int
+    ) -> tuple[Tensor, Tensor, list[Regions]]:
+        """What remains for the hardest ``count`` regions of each image."""
+        counts = [len(r.boxes) for r in regions]
+        kept, chosen = [], []
+        for score, moves, own, start in zip(logits.split(counts), deltas.split(counts), regions, accumulate([0, *counts])):
+            hardest = self._predictor(0).hardest(score, moves, own, count, loss=self.box_loss)
+            chosen.append(hardest + start)
+            kept.append(Regions(own.boxes[hardest], own.labels[hardest], own.matched[hardest]))
+        index = torch.cat(chosen)
+        return logits[index], deltas[index], kept
 
     def _best(self, totals: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The regions that go on to the next stage, with their scores so far."""
@@ -211,3 +252,8 @@ class RegionClassifier(Head):
         found, left, label = select_detections(scores, boxes, self.decoding)
         back = found.new_tensor([original_width / width, original_height / height] * 2)
         return Detections((found * back).cpu().numpy(), left.cpu().numpy(), label.cpu().numpy(), class_names=self.classes)
+
+
+def joined(batch: Batch, proposals: Sequence[Tensor]) -> Batch:
+    """The batch with further proposals of each image, before its own."""
+    return replace(batch, proposals=tuple(torch.cat([more, own.to(more)]) for more, own in zip(proposals, batch.proposals)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -10,7 +13,7 @@ from torchvision.ops import batched_nms
 
 from vistasks.heads.region_sampling import Fraction
 from vistasks.ops.boxes import box_iou, has_sides
-from vistasks.registry import STRICT
+from vistasks.registry import STRICT, checked_options
 
 
 @checked_dataclass(frozen=True, config=STRICT)
@@ -35,6 +38,16 @@ class Decoding:
     voting: Fraction | None = None
     passes: PositiveInt = 1
     max_detections: PositiveInt = 100
+
+
+def region_decoding(values: Mapping[str, Any]) -> Decoding:
+    """The options of a config's ``model.heads.detection.decoding``, checked; a ``ValueError`` names what is wrong."""
+    options = checked_options(_taken, {"decoding": dict(values)}, where="model.heads.detection", given={})
+    return cast(Decoding, options["decoding"])
+
+
+def _taken(decoding: Decoding) -> None:
+    """A signature to check by."""
 
 
 def select_detections(scores: Tensor, boxes: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor, Tensor]:

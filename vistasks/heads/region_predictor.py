@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
-from vistasks.heads.region_sampling import Fraction
+from vistasks.heads.region_sampling import Fraction, Regions
 from vistasks.losses.processes import count_of_all
 from vistasks.ops.boxes import WEIGHTS, decode, encode
 from vistasks.registry import STRICT
@@ -56,18 +56,34 @@ class RegionPredictor(nn.Module):
         classes: K.
         dropout: after each layer.
         class_agnostic: one box for a region instead of one for each class.
+        ranks: of each layer, where it is to be the product of two smaller ones (see `vistasks.compress`).
+        regress_from: "hidden", or "pooled": the boxes come from the pooled features themselves (R-CNN, appendix C).
         stage: 0 for the first; the later ones correct smaller errors, and so their deltas are scaled up (Cascade R-CNN, 3.3).
     """
 
     def __init__(
-        self, *, inputs: int, hidden: Sequence[int], classes: int, dropout: float, class_agnostic: bool, stage: int = 0
+        self,
+        *,
+        inputs: int,
+        hidden: Sequence[int],
+        classes: int,
+        dropout: float,
+        class_agnostic: bool,
+        ranks: Sequence[int] | None = None,
+        regress_from: Literal["hidden", "pooled"] = "hidden",
+        stage: int = 0,
     ) -> None:
         super().__init__()
+        if ranks is not None and len(ranks) != len(hidden):
+            raise ValueError(f"ranks must be one for each of the {len(hidden)} hidden layers; received {len(ranks)}")
         widths = [inputs, *hidden]
-        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)) for a, b in pairwise(widths)]
+        wanted: Sequence[int | None] = ranks or [None] * len(hidden)
+        linear = [_linear(a, b, rank) for (a, b), rank in zip(pairwise(widths), wanted)]
+        layers = [nn.Sequential(layer, nn.ReLU(), nn.Dropout(dropout)) for layer in linear]
         self.fc = nn.Sequential(nn.Flatten(), *layers)
         self.classify = nn.Linear(widths[-1], classes + 1)
-        self.regress = nn.Linear(widths[-1], 4 * (1 if class_agnostic else classes))
+        self.from_pooled = regress_from == "pooled"
+        self.regress = nn.Linear(inputs if self.from_pooled else widths[-1], 4 * (1 if class_agnostic else classes))
         x, y, w, h = WEIGHTS
         self.scale = (x * (stage + 1), y * (stage + 1), w * (stage + 1), h * (stage + 1))
         for layer, deviation in ((self.classify, 0.01), (self.regress, 0.001)):  # Fast R-CNN, section 2.3
@@ -77,7 +93,8 @@ class RegionPredictor(nn.Module):
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(R, C, size, size) -> class logits (R, K + 1) and box deltas (R, K or 1, 4), float32."""
         hidden = self.fc(pooled)
-        return self.classify(hidden).float(), self.regress(hidden).float().unflatten(1, (-1, 4))
+        deltas = self.regress(pooled.flatten(1) if self.from_pooled else hidden)
+        return self.classify(hidden).float(), deltas.float().unflatten(1, (-1, 4))
 
     def boxes(self, regions: Tensor, deltas: Tensor) -> Tensor:
         """Regions (R, 4) moved by deltas (R, K or 1, 4) -> (R, K or 1, 4), not yet clipped."""
@@ -95,6 +112,23 @@ class RegionPredictor(nn.Module):
             distance = generalized_box_iou_loss if loss.kind == "giou" else complete_box_iou_loss
             total = distance(decode(regions[foreground], own, self.scale), matched[foreground].float(), reduction="sum")
         return loss.weight * total / count_of_all(total.new_tensor(len(labels))).clamp(min=1)
+
+    @torch.no_grad()
+    def hardest(self, logits: Tensor, deltas: Tensor, regions: Regions, count: int, *, loss: BoxLoss) -> Tensor:
+        """Which ``count`` of an image's regions have the greatest sum of both losses, with their logits and deltas."""
+        background = logits.shape[1] - 1
+        column = own_column(regions.labels.clamp(max=background - 1), deltas)
+        own = deltas[torch.arange(len(deltas), device=deltas.device), column]
+        target = encode(regions.boxes, regions.matched, self.scale)
+        box = functional.smooth_l1_loss(own, target, reduction="none").sum(dim=1) * (regions.labels < background)
+        total = functional.cross_entropy(logits, regions.labels, reduction="none") + loss.weight * box
+        return total.topk(min(count, len(total))).indices
+
+
+def _linear(inputs: int, outputs: int, rank: int | None) -> nn.Module:
+    if rank is None:
+        return nn.Linear(inputs, outputs)
+    return nn.Sequential(nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs))
 
 
 def own_column(labels: Tensor, deltas: Tensor) -> Tensor:

@@ -34,6 +34,9 @@ class RegionSampling:
         balance: the foreground is drawn evenly over the objects, and the background evenly over three equal parts of
             ``background_iou`` (Pang et al. 2019, "Libra R-CNN", section 3.1), so that objects which many proposals hit do not
             crowd the others out.
+        box_iou: foreground below this IoU teaches the class alone, not the box (R-CNN, appendix C: .6).
+        hard: of the regions drawn, only so many of an image are learnt from: those with the greatest loss (Shrivastava et al.
+            2016, "Training region-based object detectors with online hard example mining", section 4).
         jitter: shaken copies of each object's box that join the proposals.
         jitter_strength: each of their sides is moved by at most this share of the box's side.
     """
@@ -44,6 +47,8 @@ class RegionSampling:
     background_iou: tuple[Fraction, Fraction] = (0.1, 0.5)
     add_ground_truth: bool = True
     balance: bool = False
+    box_iou: Fraction = 0.0
+    hard: PositiveInt | None = None
     jitter: NonNegativeInt = 0
     jitter_strength: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
 

@@ -23,6 +23,14 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     return shared / (_areas(a)[:, None] + _areas(b)[None] - shared).clamp(min=_TINY)
 
 
+def paired_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4), (N, 4) -> (N,) float32 intersection over union of each pair; 0 for a pair of empty boxes."""
+    a, b = a.float(), b.float()
+    corner = torch.maximum(a[:, :2], b[:, :2])
+    shared = (torch.minimum(a[:, 2:], b[:, 2:]) - corner).clamp(min=0).prod(-1)
+    return shared / (_areas(a) + _areas(b) - shared).clamp(min=_TINY)
+
+
 def box_iof(boxes: Tensor, regions: Tensor) -> Tensor:
     """(N, 4), (M, 4) -> (N, M) float32 intersection over foreground: the share of each box that lies in each region.
 

@@ -5,5 +5,15 @@ from vistasks.proposals.graph_segmentation import graph_segmentation
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.peers import PeerProposals
 from vistasks.proposals.selective_search import selective_search
+from vistasks.proposals.trained import ClassMapProposals, LearnedProposals, Union
 
-__all__ = ["CachedProposals", "PeerProposals", "ProposalMethod", "graph_segmentation", "selective_search"]
+__all__ = [
+    "CachedProposals",
+    "ClassMapProposals",
+    "LearnedProposals",
+    "PeerProposals",
+    "ProposalMethod",
+    "Union",
+    "graph_segmentation",
+    "selective_search",
+]

@@ -17,6 +17,7 @@ from rich.table import Table
 from vistasks.proposals.cache import CachedProposals, clear
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.recall import ProposalRecall
+from vistasks.proposals.trained import Union, together, within_the_model
 
 if TYPE_CHECKING:
     from vistasks.datasets import Dataset
@@ -86,25 +87,42 @@ def report(
 ) -> dict[str, Any]:
     """Recall, overlap and time of a method on a data set: `ProposalRecall.compute`, with "method" and "seconds" a picture.
 
-    "seconds" is measured without the cache, on one thread, over `TIMED_PICTURES` pictures spread over the data set.
+    "seconds" is measured without the cache, on one thread, over `TIMED_PICTURES` pictures spread over the data set. Of a union
+    "members" has the same numbers, without the seconds, of each method alone.
     """
+    bare = method.method if isinstance(method, CachedProposals) else method
+    if within_the_model(bare):
+        raise ValueError(
+            "proposals report: the rpn's boxes are only found in a trained detector; name its run: proposals.method.weights=RUN"
+        )
     recall = ProposalRecall(dataset.classes.detection)
+    parts_of = bare.members if isinstance(bare, Union) else []
+    members = {_name(member): (member, ProposalRecall(dataset.classes.detection)) for member in parts_of}
 
     def work(index: int) -> tuple[Sample, Any]:
         sample = dataset[index]
-        return sample, method(sample)
+        if not members:
+            return sample, method(sample)
+        parts = [member(sample) for member, _ in members.values()]
+        for part, (_, own) in zip(parts, members.values()):
+            own.update(sample, part)
+        return sample, together(parts)
 
     found = _in_parallel(work, len(dataset), threads or os.cpu_count() or 1, console or Console(stderr=True), "proposals")
     for _, (sample, boxes) in found:
         recall.update(sample, boxes)
-    bare = method.method if isinstance(method, CachedProposals) else method
     seconds = []
     for index in range(0, len(dataset), max(1, len(dataset) // TIMED_PICTURES)):
         sample = dataset[index]
         started = time.perf_counter()
         bare(sample)
         seconds.append(time.perf_counter() - started)
-    return {"method": method.key or type(bare).__name__, "seconds": sum(seconds) / max(1, len(seconds)), **recall.compute()}
+    result = {"method": _name(bare), "seconds": sum(seconds) / max(1, len(seconds)), **recall.compute()}
+    return {**result, "members": {name: own.compute() for name, (_, own) in members.items()}} if members else result
+
+
+def _name(method: ProposalMethod) -> str:
+    return method.key or type(method).__name__
 
 
 def report_command(
@@ -143,10 +161,12 @@ def _show(result: dict[str, Any], console: Console) -> None:
         numbers = [*row["recall"].values(), row["mabo"], row["mean_best_overlap"], row["average_recall"]]
         table.add_row(name, *map(_number, numbers))
     console.print(table)
-    classes = Table("class", "ABO")
-    for name, value in result["abo"].items():
-        classes.add_row(name, _number(value))
-    console.print(classes)
+    for name, part in {"": result, **result.get("members", {})}.items():
+        by_class = part["recall_by_class"]
+        classes = Table("class", "ABO", *(f"recall {threshold}" for threshold in by_class), title=name and f"{name} alone")
+        for label, value in part["abo"].items():
+            classes.add_row(label, _number(value), *(_number(values[label]) for values in by_class.values()))
+        console.print(classes)
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

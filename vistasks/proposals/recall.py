@@ -55,7 +55,10 @@ class ProposalRecall:
         self._counts.append(len(boxes))
 
     def compute(self) -> dict[str, Any]:
-        """Per budget ("10", ..., "all"): "recall" by threshold, "mean_best_overlap", "mabo", "average_recall"; "abo" by class."""
+        """Per budget ("10", ..., "all"): "recall" by threshold, "mean_best_overlap", "mabo", "average_recall".
+
+        Of all boxes also, by class: "abo", and "recall_by_class" by threshold.
+        """
         best = np.concatenate([*self._best, np.zeros((0, len(self.budgets) + 1), np.float32)])
         labels = np.concatenate([*self._labels, np.zeros(0, np.int64)])
         names = [*map(str, self.budgets), "all"]
@@ -66,6 +69,7 @@ class ProposalRecall:
             "boxes": float(np.mean(self._counts)) if self._counts else 0.0,
             "budgets": result,
             "abo": self._per_class(best[:, -1], labels),
+            "recall_by_class": {str(t): self._per_class(best[:, -1] >= t, labels) for t in THRESHOLDS},
             "protocol": self.protocol,
         }
 
