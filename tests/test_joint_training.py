@@ -14,6 +14,7 @@ from vistasks.build import build_model
 from vistasks.checkpoint import read_checkpoint
 from vistasks.config import Config, parse_config
 from vistasks.progress import TrainingDisplay
+from vistasks.run_folder import Progress
 from vistasks.train import train
 from vistasks.types import ClassNames
 
@@ -55,9 +56,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     cut = config(tmp_path / "cut", voc, weighting, **settings)
     original = TrainingDisplay.step
 
-    def stopping(self: TrainingDisplay, at: int, *values: Any, **named: Any) -> None:
-        original(self, at, *values, **named)
-        if at == 4:
+    def stopping(self: TrainingDisplay, progress: Progress, *values: Any, **named: Any) -> None:
+        original(self, progress, *values, **named)
+        if progress.step == 4:
             raise Stop
 
     with monkeypatch.context() as patch:

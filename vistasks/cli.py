@@ -7,7 +7,21 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vistasks.commands import benchmark, compress, data, debug_batch, demo, evaluate, find_lr, infer, proposals, search, train
+from vistasks.commands import (
+    benchmark,
+    compress,
+    data,
+    debug_batch,
+    demo,
+    evaluate,
+    find_lr,
+    infer,
+    proposals,
+    search,
+    study,
+    summary,
+    train,
+)
 from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
@@ -86,6 +100,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "search": (search.add, "Search hyper-parameters: many trainings of one config; can be stopped and run again."),
     "debug-batch": (debug_batch.add, "Look into the batch at which a training stopped."),
     "benchmark": (benchmark.add, "Time ours beside a peer in the same run."),
+    "study": (study.add, "Several trainings beside one another."),
+    "summary": (summary.add, "Every layer of a model: sizes, parameters, multiply-adds, memory, receptive field, time."),
     "demo": (demo.add, "The main job on generated pictures: data, training, evaluation, inference."),
 }
 
