@@ -62,6 +62,11 @@ def test_detections_stay_as_they_are() -> None:
     assert tracked.ids.tolist() == [1, -1, 2] and tracked.ids.dtype == np.int64
 
 
+def test_two_classes_for_one_object_are_one_object() -> None:
+    both = found(at(100, 100), at(102, 101), at(200, 100), labels=[0, 1, 1], scores=[0.7, 0.9, 0.8])
+    assert follow(ByteTrack(rate=25, start=0.5), both, both)[-1] == [-1, 1, 2]
+
+
 def test_an_object_that_is_hidden_for_a_while_comes_back_with_its_number() -> None:
     frames = [found(at(100 + 2 * i, 100)) if not 10 <= i < 20 else found() for i in range(30)]
     assert follow(ByteTrack(rate=25, start=0.5), *frames)[-1] == [1]

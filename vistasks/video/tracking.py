@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _KEEP_SECONDS = 1.0  # an object that is not detected for so long is forgotten ...
 _KEEP_FRAMES = 5  # ... unless frames come more slowly than this many a second
+_SAME = 0.7  # intersection over union from which on two boxes are one object, of whatever classes
 _TRACE_SECONDS = 2.0
 _SETTLED = 2  # frames on the other side of a line after which an object has crossed it
 
@@ -51,7 +52,8 @@ class ByteTrack:
 
     It looks at boxes, scores and times alone: a detection belongs to the object whose box, moved on as it moved before, it
     overlaps most, whatever its class. Numbers begin at 1, are never given twice, and appear at an object's second frame in a row.
-    Where the picture changes its size, all objects are new.
+    Of boxes that cover each other, as two classes for one object, the best has the number. Where the picture changes its size, all
+    objects are new.
 
     Args:
         rate: frames per second, roughly; what counts are the frames' times.
@@ -78,7 +80,7 @@ class ByteTrack:
             confidence=detections.scores,
             class_id=detections.labels,
             data={"place": np.arange(len(detections))},
-        )
+        ).with_nms(_SAME, class_agnostic=True)
         found = self._tracker.update(given, timestamp=self._timed(seconds))
         ids = np.full(len(detections), -1, dtype=np.int64)
         if len(found) and found.tracker_id is not None:
