@@ -52,8 +52,8 @@ class ByteTrack:
 
     It looks at boxes, scores and times alone: a detection belongs to the object whose box, moved on as it moved before, it
     overlaps most, whatever its class. Numbers begin at 1, are never given twice, and appear at an object's second frame in a row.
-    Of boxes that cover each other, as two classes for one object, the best has the number. Where the picture changes its size, all
-    objects are new.
+    Of boxes that cover each other, as two classes for one object, the best has the number. Where the picture changes its size,
+    all objects are new.
 
     Args:
         rate: frames per second, roughly; what counts are the frames' times.
