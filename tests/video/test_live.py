@@ -22,6 +22,7 @@ import pytest
 
 from tests.fake_model import Backend
 from tests.video.clips import number_of, numbered, write_numbered
+from tests.video.rtsp_server import RtspServer
 from tests.video.stream_server import StreamServer
 from vistasks.infer import infer
 from vistasks.predictor import Predictor
@@ -244,6 +245,22 @@ def test_a_run_goes_on_while_its_server_is_killed_and_restarted_three_times(
     np.testing.assert_allclose([frame.seconds for frame in frames], [line["seconds"] for line in lines], atol=1e-3)
     pauses = np.diff([frame.seconds for frame in frames])
     assert (pauses > 0).all()
+
+
+def test_a_camera_that_speaks_rtsp_is_read_and_comes_back() -> None:
+    server = RtspServer()
+    source = open_live(server.url, reconnect=30)
+    assert source.live and source.name == "127.0.0.1_live"
+    numbers = []
+    for frame in source:
+        numbers.append(number_of(frame.image))
+        if len(numbers) == 10:
+            server.kill()
+            server = RtspServer(server.port)
+        elif len(numbers) == 20:
+            source.stop()
+    server.kill()
+    assert source.reconnects == 1 and frame.image.shape == (48, 64, 3) and len(set(numbers)) > 10
 
 
 def test_the_picture_may_come_back_in_another_size() -> None:
