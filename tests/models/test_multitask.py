@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ import vistasks.necks  # noqa: F401 - fills the registry
 from tests.heads.contract import CLASSES, scene, small_trunk, unlabelled
 from vistasks.models import MultiTaskModel
 from vistasks.registry import HEADS, NECKS
+from vistasks.types import SegmentationMap
 
 
 def model(*tasks: str, weights: dict[str, float] | None = None) -> MultiTaskModel:
@@ -115,3 +117,41 @@ def test_overfits_one_batch(tasks: tuple[str, ...]) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0], f"the loss only fell from {losses[0]:.3f} to {losses[-1]:.3f}"
+
+
+def test_a_head_that_is_asked_about_some_images_says_the_same_about_them() -> None:
+    joint, batch = model("detection", "segmentation").eval(), scene()
+    whole = joint.predict(batch)
+    some = joint.predict(batch, rows={"segmentation": [1], "detection": [0]})
+    assert len(batch) == 2 and some[0].segmentation is None and some[1].detections is None
+    assert (some[1].segmentation.labels == whole[1].segmentation.labels).all()
+    np.testing.assert_allclose(some[0].detections.boxes, whole[0].detections.boxes, atol=1e-3)
+    assert joint.predict(batch, rows={"segmentation": []})[0].segmentation is None
+
+
+def test_regions_from_the_class_map_are_classified_in_the_same_pass() -> None:
+    joint, batch = model("detection", "segmentation").eval(), scene()
+    bare = replace(batch, proposals=tuple(p[:0] for p in batch.proposals))
+    seen = []
+
+    def regions(maps: list[SegmentationMap | None]) -> list[np.ndarray]:
+        seen.append([None if found is None else found.labels.shape for found in maps])
+        factors = [(o[1] / s[1], o[0] / s[0]) * 2 for o, s in zip(batch.original_sizes, batch.sizes)]
+        return [(p.numpy() * np.array(f, dtype=np.float32)) for p, f in zip(batch.proposals, factors)]
+
+    given, found = joint.predict(batch), joint.predict(bare, regions=regions)
+    assert seen == [list(batch.original_sizes)]
+    for one, other in zip(given, found):
+        np.testing.assert_allclose(one.detections.boxes, other.detections.boxes, atol=1e-2)
+        np.testing.assert_allclose(one.detections.scores, other.detections.scores, atol=1e-4)
+    assert len(given[0].detections) > 0
+
+
+def test_bfloat16_changes_the_answers_little() -> None:
+    joint, batch = model("detection", "segmentation").eval(), scene()
+    exact = joint.predict(batch)
+    joint.precision = torch.bfloat16
+    near = joint.predict(batch)
+    for one, other in zip(exact, near):
+        assert (one.segmentation.labels == other.segmentation.labels).mean() > 0.8  # random weights: many near ties
+        assert other.detections.scores.dtype == np.float32 and other.detections.boxes.dtype == np.float32

@@ -63,7 +63,9 @@ def test_after_kill_9_the_joined_result_is_that_of_a_whole_run(tmp_path: Path) -
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)  # the two differ in their number only
 def test_a_signal_ends_the_run_with_whole_files(tmp_path: Path, number: signal.Signals, code: int) -> None:
     source = write_numbered(tmp_path / "clip.mp4", [i / 10 for i in range(60)])
     process = start(source, tmp_path / "out", 0.1)

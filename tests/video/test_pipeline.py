@@ -144,6 +144,23 @@ def test_stop_lets_out_what_is_on_its_way() -> None:
     assert source.stopped and got == list(range(1, source.given + 1)) and len(got) >= 10
 
 
+def test_a_stage_that_stops_leaves_out_what_waits_before_it() -> None:
+    got, worked = [], []
+
+    def work(things: list[int]) -> list[int]:
+        worked.extend(things)
+        if things == [5]:
+            pipeline.stop()
+            time.sleep(0.05)  # until the queues before it are full
+        return things
+
+    stages = [Stage("a", plus(0)), Stage("slow", work, stops=True), Stage("c", plus(0), workers=2)]
+    pipeline = Pipeline(itertools.count(), stages)
+    for thing in pipeline:
+        got.append(thing)
+    assert got == worked == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_live_pipeline_takes_what_is_there_and_holds_little() -> None:
     sizes, newest = [], 0
 

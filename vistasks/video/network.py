@@ -96,7 +96,7 @@ class Network:
 
     def propose(self, shot: Shot) -> None:
         """Computes a planned frame's proposals; keeps no state, so that several frames are worked on at once."""
-        if shot.proposes:
+        if shot.proposes and self.computes_proposals:
             shot.proposals = self.predictor.backend.propose(shot.picture.image)
 
     def batch(self, shots: Sequence[Shot]) -> Any:

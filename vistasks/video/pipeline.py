@@ -30,12 +30,14 @@ class Stage:
         work: up to ``size`` things in order -> the things that the next stage gets, in order.
         size: how many things it takes at once; fewer at the end, and wherever no more are there yet in a live pipeline.
         workers: how many threads work for it; more than one only for work on single things that keeps no state.
+        stops: when the pipeline is stopped, it takes nothing more, and what waits before it is left out; for one worker.
     """
 
     name: str
     work: Callable[[list[Any]], Sequence[Any]]
     size: int = 1
     workers: int = 1
+    stops: bool = False
 
 
 class Clock:
@@ -175,7 +177,7 @@ class Pipeline:
         self.stages.insert(names.index(after) + 1, stage)
 
     def stop(self) -> None:
-        """No more things are taken from the source; those that are on their way still come out.
+        """No more things are taken from the source; those that have come to a stage that ``stops`` (without one, all) come out.
 
         For any thread and for signal handlers: it takes no lock.
         """
@@ -259,6 +261,9 @@ class Pipeline:
             end = None
             while end is None:
                 things, end = before.take(stage.size, fill=not self.live)
+                if stage.stops and self._stopping:
+                    before.cancel()
+                    things, end = [], _End() if end is None else end
                 for made in clock.timed(stage.work, things) if things else ():
                     after.put(made)
             after.put(end)

@@ -61,7 +61,7 @@ def predicting_stages(network: Network, *, threads: int | None = None, tracker: 
         return [shot for group in groups for shot in group.shots]
 
     stages = [Stage("propose", propose, workers=threads or cores())] if network.computes_proposals else []
-    stages += [Stage("batch", batch, size=network.predictor.batch_size), Stage("predict", predict)]
+    stages += [Stage("batch", batch, size=network.predictor.batch_size), Stage("predict", predict, stops=True)]
     return stages if tracker is None else [*stages, _tracking(tracker)]
 
 
