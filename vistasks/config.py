@@ -296,7 +296,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     except yaml.MarkedYAMLError as error:
         mark, what = error.problem_mark, f"{error.context}: {error.problem}" if error.context else error.problem
         raise ValueError(f"{path}:{mark.line + 1 if mark else 1}: not readable as YAML: {what}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:  # such as the date 2024-99-99
         raise ValueError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected keys and values (output, data, model, ...), received {type(values).__name__}")

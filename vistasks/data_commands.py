@@ -58,17 +58,15 @@ def show_command(config: Config, output: Path, *, count: int = 12) -> int:
     import numpy as np
     from rich.progress import track
 
-    from vistasks.build import build_augment, build_dataset, build_proposals
+    from vistasks.build import build_dataset, build_pipeline
     from vistasks.drawing.contact_sheet import contact_sheet
-    from vistasks.loading import Pipeline
 
     if count < 1:
         raise ValueError(f"--count must be at least 1, not {count}")
     if not cv2.haveImageWriter(str(output)):
         raise ValueError(f"{output}: pictures with the suffix '{output.suffix}' cannot be written; use .jpg or .png")
     dataset = build_dataset(config, "train")
-    propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
-    pipeline = Pipeline(dataset, propose, build_augment(config), config.input, config.seed)
+    pipeline = build_pipeline(config, dataset, training=True)
     indices = np.random.default_rng(config.seed).permutation(len(dataset))[:count]
     bar = track(indices.tolist(), "preparing samples", console=Console(stderr=True), transient=True)
     samples = [pipeline[0, index][0] for index in bar]

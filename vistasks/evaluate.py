@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from vistasks.batching import to_device
-from vistasks.build import build_dataset, build_proposals
+from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.checkpoint import load_model
 from vistasks.config import Config, Engine
 from vistasks.heads.test_time import TestTime
-from vistasks.loading import EpochOrder, Pipeline, batches
 from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
@@ -98,19 +97,16 @@ def evaluate(
         loaded.look(test_time)
     if (decoding := config.model.heads.get("detection", {}).get("decoding")) is not None:
         loaded.decode_with(decoding)
-    config = config.model_copy(update={"model": loaded.config.model})
+    config = config.model_copy(update={"model": loaded.config.model, "input": loaded.config.input})
     data = build_dataset(config, "val", loaded.classes)
     tasks = list(loaded.config.model.heads)
-    propose = build_proposals(config.proposals) if "detection" in tasks else None
-    pipeline = Pipeline(data, propose, None, loaded.config.input, 0)
-    order = EpochOrder(len(data), batch_size=config.evaluate.batch_size, shuffle=False, seed=0)
-    loader = batches(
-        pipeline, order, classes=loaded.classes, divisor=loaded.model.divisor, workers=min(1, config.train.workers)
-    )
+    pipeline = build_pipeline(config, data, training=False)
+    _, loader = build_loader(config, pipeline, classes=loaded.classes, divisor=loaded.model.divisor, training=False)
     metrics = build_metrics(loaded.classes, tasks, config.evaluate.engine)
     counts = evaluate_model(loaded.model, track(loader), metrics, loaded.device)
     report: dict[str, Any] = {"weights": str(loaded.path), "data": config.data.source("val"), **counts}
     if test_time is not None:
         report["test_time"] = asdict(test_time)
     report |= {key: metric.compute() for key, metric in metrics.items()}
+    report |= {"skipped": dict(loader.skipped)} if config.data.on_error == "skip" else {}
     return {**report, "headline": headline(report)}

@@ -171,7 +171,7 @@ def keep_finished_steps(metrics: Path, done: int, epochs: int) -> None:
     if not metrics.exists():
         return
     kept = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line)
             if values["step"] <= done and ("evaluation" not in values or values["epoch"] <= epochs):

@@ -18,17 +18,16 @@ from torch import Tensor
 from vistasks import run_folder
 from vistasks.atomic import write_text
 from vistasks.batching import to_device
-from vistasks.build import build_augment, build_dataset, build_model, build_proposals
+from vistasks.build import build_loader, build_pipeline
 from vistasks.checkpoint import Checkpoint
-from vistasks.class_weights import resolved_config, taken_over
 from vistasks.config import Config
 from vistasks.datasets import Dataset
 from vistasks.devices import agreed, build_fabric, plain_words
 from vistasks.drawing.curves import save_curves
 from vistasks.ema import AveragedWeights
-from vistasks.loading import Batches, EpochOrder, Pipeline, batches
-from vistasks.models import MultiTaskModel
+from vistasks.loading import Batches, EpochOrder
 from vistasks.optimization import build_optimizer, learning_rate_factor, set_learning_rate
+from vistasks.preflight import Parts, prepare
 from vistasks.progress import TrainingDisplay
 from vistasks.task_schedule import TaskSchedule
 from vistasks.training.announce import announce
@@ -36,6 +35,7 @@ from vistasks.training.debug_batch import save_debug_batch
 from vistasks.training.guards import GradientWatch, LoaderWatch, NotFinite, gradient_norm, refuse_non_finite
 from vistasks.training.memory import advice, ran_out
 from vistasks.training.saving import Saver
+from vistasks.training.skipped import report_skipped
 from vistasks.training.state import Progress, TrainingState, seed_draws
 from vistasks.training.stop import Stopped, StopRequest
 from vistasks.training.validation import Validation, check_monitor
@@ -73,14 +73,11 @@ def train(config: Config, *, resume: bool | str | Path = False) -> dict[str, Any
     fabric.launch()
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
-    data = build_dataset(config, "train")
-    config = taken_over(config, checkpoint.config) if checkpoint is not None else resolved_config(config, data)
-    val = build_dataset(config, "val", data.classes) if config.data.evaluates else None
-    model = build_model(config.model, data.classes, pretrained=checkpoint is None)
-    run = Run(config, fabric, model, data, val, checkpoint)
+    parts = prepare(config, fabric, checkpoint)
+    run = Run(parts, fabric, checkpoint)
     if fabric.is_global_zero:
-        run_folder.start(folder, config, fabric.device)
-        announce(config, fabric, data, val, model, run.steps_per_epoch, run.accumulate)
+        run_folder.start(folder, parts.config, fabric.device)
+        announce(parts.config, fabric, parts.data, parts.val, parts.model, run.steps_per_epoch, run.accumulate)
         if checkpoint is not None:
             run_folder.announce_resumed(checkpoint, damaged, config)
     try:
@@ -96,27 +93,18 @@ def train(config: Config, *, resume: bool | str | Path = False) -> dict[str, Any
 class Run:
     """What a training loop holds: the parts, and where it stands."""
 
-    def __init__(
-        self,
-        config: Config,
-        fabric: Fabric,
-        model: MultiTaskModel,
-        data: Dataset,
-        val: Dataset | None,
-        checkpoint: Checkpoint | None,
-    ) -> None:
-        self.config, self.fabric, self.data = config, fabric, data
+    def __init__(self, parts: Parts, fabric: Fabric, checkpoint: Checkpoint | None) -> None:
+        self.config, self.fabric, self.data = parts.config, fabric, parts.data
+        config, data = self.config, self.data
         self.folder = Path(config.output)
-        model = model.to(memory_format=torch.channels_last)
+        model = parts.model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, config.train.optimizer)
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         averaged = AveragedWeights(model, config.train.ema) if config.train.ema else None
-        propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
-        pipeline = Pipeline(data, propose, build_augment(config), config.input, config.seed)
-        self.order, self.loader = self._loader(pipeline, model.divisor, shuffle=True)
+        self.order, self.loader = self._loader(data, model.divisor, training=True)
         self.validation: Validation | None = None
-        if val is not None:
-            _, loader = self._loader(Pipeline(val, propose, None, config.input, config.seed), model.divisor, shuffle=False)
+        if parts.val is not None:
+            _, loader = self._loader(parts.val, model.divisor, training=False)
             self.validation = Validation(config, fabric, data.classes, loader)
         self.accumulate = min(config.train.accumulate, len(self.order))
         # a rest of the batches that is too small for an update is left out
@@ -134,18 +122,10 @@ class Run:
         self.stop = StopRequest()
         self.watch = LoaderWatch(self._say)
 
-    def _loader(self, pipeline: Pipeline, divisor: int, *, shuffle: bool) -> tuple[EpochOrder, Batches]:
-        train = self.config.train
-        order = EpochOrder(
-            len(pipeline),
-            batch_size=train.batch_size if shuffle else self.config.evaluate.batch_size,
-            shuffle=shuffle,
-            seed=self.config.seed,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-        )
-        workers = train.workers if shuffle else min(1, train.workers)
-        return order, batches(pipeline, order, classes=self.data.classes, divisor=divisor, workers=workers)
+    def _loader(self, data: Dataset, divisor: int, *, training: bool) -> tuple[EpochOrder, Batches]:
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        pipeline, classes = build_pipeline(self.config, data, training=training), self.data.classes
+        return build_loader(self.config, pipeline, classes=classes, divisor=divisor, training=training, rank=rank, world=world)
 
     def _say(self, line: str) -> None:
         print(line, flush=True)
@@ -163,6 +143,9 @@ class Run:
                     self._evaluate(self.validation, display)
                 progress.epoch, progress.position = progress.epoch + 1, 0
                 self._save_last(display, insist=is_last or self._stalled())
+        loaders = [self.loader, *([self.validation.loader] if self.validation is not None else [])]
+        for line in report_skipped(self.folder, loaders, self.fabric):
+            self._say(line)
         if self.fabric.is_global_zero:
             if self.validation is None:
                 self.saver.best(self.state, insist=True)

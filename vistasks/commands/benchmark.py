@@ -54,7 +54,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--proposals", choices=["method", "segmentation"], default="method", help="as of infer")
     video.add_argument("--memory-frames", type=int, default=10_000, metavar="N", help="of the long run; 0: none (10000)")
     video.set_defaults(run=_video)
-    for name in (search, size, detector, evaluation, joint, video):
+    loader = add_action(names, "loader", "memory of the loader with and without workers over a generated COCO-sized index")
+    loader.add_argument("--images", type=int, default=118_000, help="in the index (default: 118000)")
+    loader.add_argument("--boxes", type=int, default=860_000, help="in the index (default: 860000)")
+    loader.add_argument("--workers", type=int, default=8, help="default: 8")
+    loader.set_defaults(run=_loader)
+    for name in (search, size, detector, evaluation, joint, video, loader):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -142,3 +147,9 @@ def _benchmark_evaluate(parsed: argparse.Namespace) -> int:
     from vistasks.benchmarks.evaluate import benchmark
 
     return print_numbers(parsed.json, benchmark())
+
+
+def _loader(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.loader import benchmark
+
+    return print_numbers(parsed.json, benchmark(images=parsed.images, boxes=parsed.boxes, workers=parsed.workers))

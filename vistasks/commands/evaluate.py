@@ -40,6 +40,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         track=lambda loader: track(loader, "evaluating", transient=True),
         test_time=test_time(parsed),
     )
+    for text in report.get("skipped", {}).values():
+        print(f"skipped      {text}")
     console = Console()
     for table in report_tables(report):
         console.print(table)

@@ -13,6 +13,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     resume = "go on from the newest good checkpoint of the run folder, or from this one"
     parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help=resume)
     parser.add_argument("--print-config", action="store_true", help="print every value and where it came from, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="try all that comes before the first step, tell all problems")
     parser.set_defaults(run=_train)
 
 
@@ -28,6 +29,14 @@ def _train(parsed: argparse.Namespace) -> int:
 
         print(to_annotated_yaml(config, values, where), end="")
         return 0
+    if parsed.dry_run:
+        from rich.console import Console
+        from rich.progress import track
+
+        from vistasks.preflight import dry_run, print_preflight
+
+        console = Console(stderr=True)
+        return print_preflight(dry_run(config, track=lambda items, text: track(items, text, console=console, transient=True)))
     from vistasks.train import train
 
     train(config, resume=parsed.resume)

@@ -55,6 +55,8 @@ def load_json(path: Path, keys: tuple[str, ...]) -> dict[str, list[Any]]:
         raise ValueError(f"{path} line {error.lineno}: not valid json ({error.msg})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 json file ({error})") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists thousands deep
+        raise ValueError(f"{path}: not a json file that can be used ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path}: expected a COCO file with the lists {', '.join(keys)}, not a {type(content).__name__} at the top"

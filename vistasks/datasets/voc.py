@@ -170,6 +170,8 @@ class _Builder:
         unreadable = frozenset(self.lists.detect or ()) - files.keys() if self.detect else frozenset()
         for name in self.lists.names():
             file, errors = files.get(name), len(self.judge.errors)
+            if self.on_error == "skip" and name in unreadable:
+                continue
             try:
                 image_path = self._image_path(images, name, file)
                 mask_path = self._mask_path(name)
@@ -182,7 +184,7 @@ class _Builder:
             except (ValueError, OSError) as error:
                 self.faults.append(str(error))
                 continue
-            if name in unreadable or (self.on_error == "skip" and len(self.judge.errors) > errors):
+            if self.on_error == "skip" and len(self.judge.errors) > errors:
                 continue  # an object that is missing would be learnt as background
             self.ids.append(name)
             self.paths.append(str(image_path))
