@@ -7,7 +7,7 @@ problems are told together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,10 +41,10 @@ _LENIENT = {"on_error": "skip", "bad_boxes": "drop", "other_classes": "drop"}
 class PreflightFaults(ValueError):
     """All that was found wrong; ``problems`` has each by itself."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], advice: Sequence[str] = ()) -> None:
         self.problems = problems
         total = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{total} before the first step\n{listed(problems, limit=100)}")
+        super().__init__("\n".join([f"{total} before the first step", listed(problems, limit=100), *dict.fromkeys(advice)]))
 
 
 @dataclass
@@ -59,6 +59,7 @@ class Preflight:
     autocast: Callable[[], AbstractContextManager[object]]
     checkpoint: Checkpoint | None = None
     problems: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     data: Dataset | None = None
@@ -76,6 +77,7 @@ class Preflight:
                 raise
             found = error.faults if isinstance(error, DataFaults) and error.faults else [str(error)]
             self.problems += [fault for fault in found if fault not in self.problems]
+            self.advice += error.advice if isinstance(error, DataFaults) else []
 
     def build(self, *, strict: bool) -> None:
         """Data and model; with ``strict`` the first error is raised."""
@@ -140,7 +142,7 @@ class Preflight:
             self.facts["objects"] = ", ".join(f"{name} {counts[index]}" for index, name in enumerate(names))
             empty = [name for index, name in enumerate(names) if not counts[index]]
             if empty:
-                self.problems.append(f"no training picture has an object of: {', '.join(empty)}; these cannot be learnt")
+                self.notes.append(f"no training picture has an object of: {', '.join(empty)}")
         if self.val is not None and self.config.train.overfit_batches is None:
             both = sorted(set(self.data.paths) & set(self.val.paths))
             if both:
@@ -256,7 +258,7 @@ def prepare(config: Config, fabric: Fabric, checkpoint: Checkpoint | None) -> Pa
             if name in look.facts:
                 print(f"{name:12} {look.facts[name]}")
     if look.problems:
-        raise PreflightFaults(look.problems)
+        raise PreflightFaults(look.problems, look.advice)
     assert look.data is not None and look.model is not None  # or there were problems
     return Parts(look.config, look.data, look.val, look.model)
 
@@ -293,5 +295,5 @@ def print_preflight(look: Preflight) -> int:
     if not look.problems:
         print("\nnothing is wrong; without --dry-run the training would begin now")
         return 0
-    print(f"\n{PreflightFaults(look.problems)}")
+    print(f"\n{PreflightFaults(look.problems, look.advice)}")
     return 1

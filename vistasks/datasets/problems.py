@@ -11,11 +11,11 @@ SHOWN = 20
 
 
 class DataFaults(ValueError):
-    """Faults found in one pass over a data set's files; ``faults`` has them all, the message the first."""
+    """Faults found in one pass over a data set: ``faults`` has them all, the message the first, ``advice`` the ways out."""
 
-    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, faults: Sequence[str] = (), advice: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.faults = list(faults)
+        self.faults, self.advice = list(faults), list(advice)
 
 
 def listed(faults: Sequence[str], *, limit: int = SHOWN) -> str:
@@ -30,8 +30,9 @@ def raise_if_any(faults: Sequence[str], *, source: str, advice: Sequence[str] = 
     """One `DataFaults` (a ``ValueError``) with the first 20 faults and their total; nothing if there are none."""
     if faults:
         total = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
-        message = f"{source}: {total}\n{listed(faults)}" + "".join(f"\n{line}" for line in advice if line)
-        raise DataFaults(message, faults)
+        ways_out = [line for line in advice if line]
+        message = f"{source}: {total}\n{listed(faults)}" + "".join(f"\n{line}" for line in ways_out)
+        raise DataFaults(message, faults, ways_out)
 
 
 def counted(faults: Sequence[str], what: str, *, limit: int = 5) -> list[str]:
