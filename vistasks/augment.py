@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
+from vistasks.mixing import MIXES, Mixing
 from vistasks.registry import nearest
 from vistasks.types import IGNORE_INDEX, Sample
 
@@ -57,7 +58,8 @@ class Augment:
 
     Args:
         transforms: each entry is ``{name: {argument: value}}``, or a bare name. OneOf, SomeOf, RandomOrder, Sequential
-            and OneOrOther take a list, or ``{transforms: list, argument: value}``.
+            and OneOrOther take a list, or ``{transforms: list, argument: value}``. Mosaic, MixUp and CopyPaste, which take
+            further pictures, come first; they are ours (`vistasks.mixing`).
         where: the config path that error messages start with.
         min_visibility: the part of an object's box, 0 to 1, that must be left for the object to be kept.
 
@@ -71,15 +73,16 @@ class Augment:
     ) -> None:
         if not 0 <= min_visibility <= 1:
             raise ValueError(f"min_visibility must be 0 to 1, not {min_visibility}")
+        self.mixing = Mixing(transforms, where)
         self.where = where
         self.min_visibility = min_visibility
         boxes = _BoxProcessor(BboxParams(format="albumentations", min_visibility=min_visibility))
         boxes.add_targets({"proposals": "bboxes"})
         self._boxes = boxes
-        self._steps = _built_list(transforms, where, boxes)
+        self._steps = _built_list(transforms, where, boxes, first=len(self.mixing.mixes))
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self.mixing.mixes) + len(self._steps)
 
     def __call__(self, sample: Sample, *, seed: int) -> Sample:
         """The augmented sample; the same for the same sample and seed (>= 0), whatever came before and in any process.
@@ -93,7 +96,7 @@ class Augment:
         data = _to_albumentations(sample)
         # one generator for all steps: albumentations' own set_random_seed gives every transform the same numbers
         generator, py_random = np.random.default_rng(seed), random.Random(seed)
-        for index, step in enumerate(self._steps):
+        for index, step in enumerate(self._steps, start=len(self.mixing.mixes)):
             step.set_random_state(generator, py_random)
             try:
                 data = step(**data)
@@ -188,10 +191,10 @@ def _known() -> dict[str, Any]:
     return {name: value for name, value in classes.items() if issubclass(value, kinds) and name not in left_out}
 
 
-def _built_list(entries: Any, where: str, boxes: _BoxProcessor) -> list[Any]:
+def _built_list(entries: Any, where: str, boxes: _BoxProcessor, first: int = 0) -> list[Any]:
     if isinstance(entries, (str, Mapping)) or not isinstance(entries, Sequence):
         raise ValueError(f"{where} must be a list of transforms, such as [{{HorizontalFlip: {{p: 0.5}}}}]; received {entries!r}")
-    return [_built(entry, f"{where}[{index}]", boxes) for index, entry in enumerate(entries)]
+    return [_built(entry, f"{where}[{index}]", boxes) for index, entry in enumerate(entries) if index >= first]
 
 
 def _built(entry: Any, where: str, boxes: _BoxProcessor) -> Any:
@@ -201,6 +204,8 @@ def _built(entry: Any, where: str, boxes: _BoxProcessor) -> Any:
         raise ValueError(f"{where}: one transform as {{Name: {{argument: value}}}} is expected per entry; received {entry!r}")
     name, arguments = next(iter(entry.items()))
     where = f"{where}.{name}"
+    if name in MIXES:
+        raise ValueError(f"{where}: takes several pictures, so it stands before the transforms of one, and in no OneOf")
     if name in _NOT_UINT8:
         raise ValueError(f"{where}: images stay uint8 RGB here; the model converts and normalises them itself. Remove it")
     if name not in _known():

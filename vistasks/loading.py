@@ -75,14 +75,17 @@ class Pipeline:
 
     def _prepared(self, epoch: int, index: int) -> tuple[Sample, Sample]:
         original = self.dataset[index]
-        sample = original
-        if self.propose is not None:
-            sample = replace(sample, proposals=self.propose(sample))
+        sample = self._proposed(original)
         if self.augment is not None:
-            draw = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
-            sample = self.augment(sample, seed=int(draw))
+            draw = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
+            wanted = self.augment.mixing.wanted(len(self), seed=draw)
+            others = [[self._proposed(self.dataset[other]) for other in taken] for taken in wanted]
+            sample = self.augment(self.augment.mixing(sample, others, seed=draw), seed=draw)
         size = input_size(sample.size, min_side=self.input.min_side, max_side=self.input.max_side)
         return scale_sample(sample, size), original
+
+    def _proposed(self, sample: Sample) -> Sample:
+        return sample if self.propose is None else replace(sample, proposals=self.propose(sample))
 
 
 class EpochOrder(Sampler[list[Key]]):
