@@ -67,7 +67,7 @@ def test_the_auxiliary_classifier_teaches_the_trunk_and_is_absent_from_predictio
     terms = model.loss(scene())
     assert set(terms) == {"segmentation/cross_entropy", "segmentation/auxiliary"}
     terms["segmentation/auxiliary"].backward()
-    assert all(p.grad is not None for p in head.auxiliary.parameters()) and head.score.weight.grad is None
+    assert all(p.grad is not None for p in head.auxiliary.parameters()) and head.scores[0].weight.grad is None
     before = model.eval().predict(scene())[0].segmentation.labels
     torch.nn.init.zeros_(head.auxiliary[2].weight)
     assert (model.predict(scene())[0].segmentation.labels == before).all()

@@ -26,7 +26,9 @@ class SkipDecoder(SegmentationHead):
     As U-Net (Ronneberger et al. 2015) it goes back up through every stride of the trunk; as in FPN (Lin et al. 2017) and
     SwiftNet (Orsic et al. 2019) the trunk's maps are *added* after a 1x1 convolution, and each step narrows before it
     enlarges, so that nearly all of the work is one 3x3 convolution a stride. The deepest map first goes through an atrous
-    pyramid, whose 3x3 convolutions there cost next to nothing and see the whole picture.
+    pyramid, whose 3x3 convolutions there cost next to nothing and see the whole picture. As in FCN every stride scores the
+    classes and the finer ones add to the coarser: with scores from the last 32 channels alone learning starts several times
+    slower.
 
     Args:
         trunk: what the maps look like.
@@ -69,11 +71,13 @@ class SkipDecoder(SegmentationHead):
         self.blend = nn.ModuleList(
             nn.Sequential(nn.ReLU(inplace=True), conv_norm(below, below, 3)) for below in width[1:]
         )
-        self.score = nn.Conv2d(width[-1], len(classes), 1)
+        self.scores = nn.ModuleList(nn.Conv2d(channels, len(classes), 1, bias=index == 0) for index, channels in enumerate(width))
 
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
         x = self.dropout(self.context(features.maps[self.strides[0]]))
-        for stride, narrow, skip, blend in zip(self.strides[1:], self.narrow, self.skips, self.blend):
+        scores = self.scores[0](x)
+        for stride, narrow, skip, blend, score in zip(self.strides[1:], self.narrow, self.skips, self.blend, self.scores[1:]):
             source = features.maps[stride]
             x = blend(upsample(narrow(x), source.shape[2:]) + skip(source))
-        return upsample(self.score(x), size)  # (N, S, h, w) -> (N, S, H, W)
+            scores = upsample(scores, source.shape[2:]) + score(x)
+        return upsample(scores, size)  # (N, S, h, w) -> (N, S, H, W)
