@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.fake_model import save_picture
 from tests.video.cheap import CheapBackend, sound_of, write_with_sound
 from tests.video.clips import number_of, numbered, turned, write_numbered
+from vistasks.checkpoint import LoadedModel
 from vistasks.datasets.coco_masks import decode_segmentation
 from vistasks.infer import Summary, infer, print_summary
 from vistasks.predictor import Predictor
 from vistasks.video.options import InferOptions
-from vistasks.video.sinks import VideoWriter
-from vistasks.video.sources import VideoReader
+from vistasks.video.run import infer_frames
+from vistasks.video.sources import Frame, VideoReader
 
 UNEVEN = [0, 0.04, 0.041, 0.3, 0.311, 0.9, 1.0, 1.7]
 
@@ -46,8 +51,6 @@ def phone(folder: Path) -> Path:
 
 
 def odd(folder: Path) -> Path:
-    with VideoWriter(folder / "even.mp4") as writer:  # the frames of a picture folder may have odd sides
-        writer.write(numbered(0), 0)
     for number in range(4):
         save_picture(folder / "clip" / f"{number}.png", 8 + 4 * number, (63, 47))
     return folder / "clip"
@@ -222,3 +225,33 @@ def test_a_model_that_cannot_spare_work_says_so(tmp_path: Path, options: dict[st
 def test_options_that_make_no_sense_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         InferOptions(**options)
+
+
+def test_what_cannot_be_made_faster_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="this model is run as it is: it takes neither --half nor --compile"):
+        Predictor(CheapBackend()).speed_up(half=True)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    loaded: Any = SimpleNamespace(device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"--compile on the CPU needs a C\+\+ compiler"):
+        LoadedModel.speed_up(loaded, compiled=True)
+
+
+def test_a_live_source_is_not_continued(tmp_path: Path) -> None:
+    class Camera:
+        name, where, live, rate, frames, dropped = "camera", "camera 0", True, Fraction(25), 0, 0
+        warnings: ClassVar[list[str]] = []
+
+        def stop(self) -> None:
+            pass
+
+        def __iter__(self) -> Iterator[Frame]:
+            for number in range(4):
+                yield Frame(numbered(number), number, number / 25)
+            raise OSError("unplugged")
+
+    options = InferOptions(progress=False, part_frames=2)
+    with pytest.raises(OSError, match="unplugged"):
+        infer_frames(Predictor(CheapBackend()), Camera(), tmp_path / "out", options)
+    assert len(list(VideoReader(tmp_path / "out" / "camera.mp4"))) == 4
+    with pytest.raises(ValueError, match="camera 0: only files and folders can be continued; leave out --resume"):
+        infer_frames(Predictor(CheapBackend()), Camera(), tmp_path / "out", replace(options, resume=True))
