@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from vistasks.config import Config, Engine
 from vistasks.heads.test_time import TestTime
 from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
 from vistasks.models import MultiTaskModel
+from vistasks.reports import EvaluationReport
 from vistasks.types import Batch, ClassNames, Sample
 
 
@@ -79,6 +81,7 @@ def evaluate(
     device: str = "auto",
     track: Any = lambda loader: loader,
     test_time: TestTime | None = None,
+    page: Path | None = None,
 ) -> dict[str, Any]:
     """The report of a trained model on the config's validation data: the metrics' results under their keys.
 
@@ -89,6 +92,7 @@ def evaluate(
         device: "auto", "cpu" or "cuda".
         track: wraps the loader, for a progress bar.
         test_time: class maps by the mean over views and windows of each picture; None: the plain picture.
+        page: a folder for ``report.html`` and ``report.json`` (`vistasks.reports`); what is returned has their content then.
     """
     if not config.data.evaluates:
         raise ValueError("data.val is empty: nothing says which part of the data is evaluated, such as data.val={split: val}")
@@ -103,10 +107,17 @@ def evaluate(
     pipeline = build_pipeline(config, data, training=False)
     _, loader = build_loader(config, pipeline, classes=loaded.classes, divisor=loaded.model.divisor, training=False)
     metrics = build_metrics(loaded.classes, tasks, config.evaluate.engine)
-    counts = evaluate_model(loaded.model, track(loader), metrics, loaded.device)
+    watched = dict(metrics)
+    if page is not None:
+        watched["page"] = collected = EvaluationReport(loaded.classes, tasks)
+    counts = evaluate_model(loaded.model, track(loader), watched, loaded.device)
     report: dict[str, Any] = {"weights": str(loaded.path), "data": config.data.source("val"), **counts}
     if test_time is not None:
         report["test_time"] = asdict(test_time)
     report |= {key: metric.compute() for key, metric in metrics.items()}
     report |= {"skipped": dict(loader.skipped)} if config.data.on_error == "skip" else {}
-    return {**report, "headline": headline(report)}
+    report["headline"] = headline(report)
+    if page is not None:
+        report = collected.compute(report, metrics)
+        collected.write(page, report)
+    return report

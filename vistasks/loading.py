@@ -76,6 +76,7 @@ class Pipeline:
     def _prepared(self, epoch: int, index: int) -> tuple[Sample, Sample]:
         original = self.dataset[index]
         sample = self._proposed(original)
+        original = sample if self.augment is None else original  # an evaluation also asks what was proposed
         if self.augment is not None:
             draw = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
             wanted = self.augment.mixing.wanted(len(self), seed=draw)

@@ -14,6 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     test_time_arguments(parser)
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
     parser.add_argument("--json", metavar="FILE", help="write the whole report here")
+    parser.add_argument("--report", metavar="DIR", help="write report.html and report.json here: errors, curves, pictures")
     parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_evaluate)
@@ -39,6 +40,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         device=parsed.device,
         track=lambda loader: track(loader, "evaluating", transient=True),
         test_time=test_time(parsed),
+        page=Path(parsed.report) if parsed.report else None,
     )
     for text in report.get("skipped", {}).values():
         print(f"skipped      {text}")
@@ -50,4 +52,6 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(report, indent=1))
         print(f"report: {Path(parsed.json).resolve()}")
+    if parsed.report:
+        print(f"page: {(Path(parsed.report) / 'report.html').resolve()}")
     return 0

@@ -6,6 +6,7 @@ they share, `tables.py` shows their results.
 
 from __future__ import annotations
 
+from vistasks.metrics.boundary import BoundaryQuality
 from vistasks.metrics.coco_ap import CocoAveragePrecision
 from vistasks.metrics.mean_iou import MeanIoU
 from vistasks.metrics.metric import Metric
@@ -13,6 +14,7 @@ from vistasks.metrics.tables import detection_table, report_tables, segmentation
 from vistasks.metrics.voc_ap import VocAveragePrecision
 
 __all__ = [
+    "BoundaryQuality",
     "CocoAveragePrecision",
     "MeanIoU",
     "Metric",

@@ -37,8 +37,8 @@ def _headers(columns: DetectionColumns, classes: int) -> tuple[list[dict[str, An
     return images, [{"id": label + 1, "name": str(label)} for label in range(classes)]
 
 
-def hotcoco_curves(columns: DetectionColumns, classes: int, ignore_difficult: bool) -> Curves:
-    """By hotcoco; whole arrays, no Python object per annotation."""
+def hotcoco_evaluation(columns: DetectionColumns, classes: int, ignore_difficult: bool) -> Any:
+    """hotcoco's ``COCOeval``, accumulated; category ids are class ids + 1. Whole arrays, no Python object per annotation."""
     import hotcoco
 
     images, categories = _headers(columns, classes)
@@ -55,7 +55,12 @@ def hotcoco_curves(columns: DetectionColumns, classes: int, ignore_difficult: bo
     evaluation = hotcoco.COCOeval(truth, truth.load_res(table.astype(np.float64)), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
-    return _curves(evaluation.eval)
+    return evaluation
+
+
+def hotcoco_curves(columns: DetectionColumns, classes: int, ignore_difficult: bool) -> Curves:
+    """By hotcoco."""
+    return _curves(hotcoco_evaluation(columns, classes, ignore_difficult).eval)
 
 
 def pycocotools_curves(columns: DetectionColumns, classes: int, ignore_difficult: bool) -> Curves:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,11 @@ class DetectionColumns(DetectionRecord):
     image: np.ndarray
     detected_image: np.ndarray
     images: int
+
+    def without_detections(self) -> DetectionColumns:
+        """The same objects, and nothing found."""
+        empty = {name: getattr(self, name)[:0] for name in ("detected", "scores", "detected_labels", "detected_image")}
+        return replace(self, **empty)
 
 
 def detection_record(prediction: Prediction, sample: Sample, class_names: tuple[str, ...]) -> DetectionRecord | None:

@@ -65,10 +65,10 @@ class Metric(ABC, Generic[Record]):
 
     def ordered_records(self) -> list[Record]:
         """The records in the natural order of their image ids."""
-        return [self._records[image_id] for image_id in sorted(self._records, key=_natural)]
+        return [self._records[image_id] for image_id in sorted(self._records, key=natural)]
 
 
-def _natural(image_id: str) -> tuple[list[str | int], str]:
+def natural(image_id: str) -> tuple[list[str | int], str]:
     """A sort key that takes runs of digits as numbers: COCO's numeric ids then come in pycocotools' order."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", image_id)], image_id
 
