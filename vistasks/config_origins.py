@@ -20,7 +20,7 @@ def to_annotated_yaml(config: Config, values: Mapping[str, Any], where: Where) -
     lines: list[tuple[str, str]] = []
     _annotate(config.model_dump(), (), values, where, lines)
     width = min(70, max(len(text) for text, _ in lines) + 2)
-    return "".join(f"{text:{width}}# {origin}\n" if origin else f"{text}\n" for text, origin in lines)
+    return "".join(f"{text:{width}} # {origin}\n" if origin else f"{text}\n" for text, origin in lines)
 
 
 def _annotate(node: Mapping[Any, Any], keys: tuple[Any, ...], values: Any, where: Where, lines: list[tuple[str, str]]) -> None:
