@@ -16,6 +16,7 @@ from vistasks.commands import (
     evaluate,
     find_lr,
     infer,
+    inspect,
     proposals,
     search,
     study,
@@ -102,6 +103,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "benchmark": (benchmark.add, "Time ours beside a peer in the same run."),
     "study": (study.add, "Several trainings beside one another."),
     "summary": (summary.add, "Every layer of a model: sizes, parameters, multiply-adds, memory, receptive field, time."),
+    "inspect": (inspect.add, "See what a trained model has learnt: filters, feature maps, Grad-CAM, occlusion, regions."),
     "demo": (demo.add, "The main job on generated pictures: data, training, evaluation, inference."),
 }
 

@@ -1,0 +1,106 @@
+"""The pictures of `vistasks inspect`, and Grad-CAM on nets whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.heads.contract import scene
+from tests.models.test_multitask import model
+from tests.tiny_data import scene as tiny_scene
+from tests.tiny_data import tiny_config, voc_data, write_voc
+from vistasks.build import build_model
+from vistasks.checkpoint import load_model, save_checkpoint
+from vistasks.cli import main
+from vistasks.inspection.figures import tiled
+from vistasks.inspection.gradcam import class_score, detection_score, grad_cam, occlusion, pixel_score
+from vistasks.inspection.inspect import Inspection
+from vistasks.types import ClassNames
+
+
+def test_a_local_heat_map_stays_near_its_box_and_its_pixel() -> None:
+    joint = model("detection", "segmentation").eval()
+    for parameter in joint.heads["segmentation"].skip_scores.parameters():
+        torch.nn.init.ones_(parameter)  # a new FCN's skips are 0
+    joint.requires_grad_(False)  # a frozen trunk has maps all the same
+    batch = scene(1)
+    box = torch.tensor([4.0, 4, 40, 40])
+    heat = grad_cam(joint, batch, detection_score(joint, batch, box, 1), local=True)
+    assert heat.stride == 16 and heat.values.shape == (64, 96) and heat.values.max() == pytest.approx(1)
+    assert heat.values[:, 80:].max() == 0, "RoIAlign reads nothing there"
+    everywhere = grad_cam(joint, batch, class_score(joint, batch, 1))
+    assert everywhere.stride == 32
+    near = grad_cam(joint, batch, pixel_score(joint, batch, 10, 10, 2), local=True, stride=8)
+    assert near.stride == 8 and near.values[:, 60:].max() == 0
+    with pytest.raises(ValueError, match=r"does not depend on the trunk's map at stride 1; it does at: 8, 16, 32"):
+        grad_cam(joint, batch, pixel_score(joint, batch, 10, 10, 2), stride=1)
+
+
+def test_hiding_what_a_score_sees_lowers_it() -> None:
+    joint = model("segmentation").eval()
+    batch = scene(1)
+    grey = (joint.mean * 255).round().to(torch.uint8).expand_as(batch.images).clone()
+    batch = replace(batch, images=grey)
+    batch.images[0, :, 16:32, 64:80] = 255
+
+    def brightness(features):  # type: ignore[no-untyped-def]
+        return features.images.sum()
+
+    falls = occlusion(joint, batch, brightness, cells=4)
+    assert falls.shape == (4, 6) and np.unravel_index(int(falls.argmax()), falls.shape) == (1, 4)
+
+
+def test_tiles_are_stretched_one_by_one() -> None:
+    tiles = np.stack([np.full((2, 2), 3.0), np.array([[0.0, 1], [2, 4]]), np.array([[5.0, 5], [5, 6]])])
+    sheet = tiled(tiles, 2)
+    assert sheet.shape == (7, 7) and np.isnan(sheet[0]).all() and sheet[1:3, 4:6].tolist() == [[0, 0.25], [0.5, 1]]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inspect")
+    config = tiny_config(folder / "run", voc_data(write_voc(folder / "voc", count=1)), "detection", "segmentation")
+    classes = ClassNames(("red", "blue"), ("background", "red", "blue"))
+    torch.manual_seed(3)
+    built = build_model(config.model, classes)
+    path = folder / "best.safetensors"
+    save_checkpoint(path, {f"model.{k}": v for k, v in built.state_dict().items()}, config=config, classes=classes, state={})
+    Image.fromarray(tiny_scene(0)[0]).save(folder / "photo.png")
+    return path
+
+
+def test_the_command(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["inspect", "--weights", str(weights), "--image", str(weights.with_name("photo.png")), "--output", str(tmp_path)]
+    assert main([*command, "--occlusion", "2", "--class", "blue", "--pixel", "5,60"]) == 0
+    drawn = {path.stem for path in tmp_path.glob("*.png")}
+    assert {"filters", "features", "gradcam_class", "occlusion_class", "gradcam_pixel", "regions"} <= drawn
+    assert {"gradcam_detection", "occlusion_detection", "roi"} <= drawn
+    assert (tmp_path / "inspect.json").is_file() and "at 5, 60" in capsys.readouterr().out
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L")).std() > 3, path
+    for options, message in (
+        (["--pixel", "5"], "--pixel: expected X,Y such as 120,80; received '5'"),
+        (["--occlusion", "-1"], "--occlusion must be 0 or more; received -1"),
+    ):
+        assert main([*command, *options]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_messages(weights: Path, tmp_path: Path) -> None:
+    with Image.open(weights.with_name("photo.png")) as picture:
+        look = Inspection(load_model(weights, "cpu"), np.asarray(picture), tmp_path)
+    with pytest.raises(ValueError, match=r"--detection 1000: the model finds \d+ objects in this picture, counted from 0"):
+        look.detection(1000, cells=0)
+    with pytest.raises(ValueError, match="--class green: the class map's classes are background, red, blue"):
+        look.class_of_map("green", cells=0)
+    with pytest.raises(ValueError, match="--pixel 64,0 lies outside of the 64x64 picture"):
+        look.pixel((64, 0))
+    look.map = None
+    with pytest.raises(ValueError, match="this model has no class map"):
+        look.pixel(None)
