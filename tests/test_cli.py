@@ -138,14 +138,14 @@ def test_exit_codes(
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("vistasks.config.load_config", fails)
+    monkeypatch.setattr("vistasks.config.read_config", fails)
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # a broken pipe gives it up
     assert main(["train", "--config", "x"]) == code
     assert capsys.readouterr().err.startswith(text)
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vistasks.config.load_config", lambda *_: {}["missing"])
+    monkeypatch.setattr("vistasks.config.read_config", lambda *_: {}["missing"])
     with pytest.raises(KeyError):
         main(["train", "--config", "x"])
 

@@ -107,7 +107,7 @@ def config_values(output: Path, data: Mapping[str, Any], *tasks: str, **train: A
         "optimizer": {"lr": 2e-3},
         "schedule": {"name": "constant", "warmup_steps": 0},
         "accelerator": "cpu",
-        "preflight": "off",
+        "preflight": "none",
     }
     return {
         "output": str(output),

@@ -165,7 +165,7 @@ class TrainConfig(Section):
     overfit_batches: PositiveInt | None = Field(
         default=None, description="for debugging: train and evaluate on so many batches of pictures, without augmentation"
     )
-    preflight: Literal["off", "sample", "full"] = Field(
+    preflight: Literal["none", "sample", "full"] = Field(
         default="sample", description="what is tried before the first step; full: every file is read"
     )
     stages: list[StageConfig] = Field(default=[], description="heads that learn until a share of the training; afterwards all")

@@ -32,7 +32,7 @@ from vistasks.models import MultiTaskModel
 from vistasks.training.validation import check_monitor
 from vistasks.trial import OUT_OF_MEMORY, Trial, load_batch, try_batch
 
-Level = Literal["off", "sample", "full"]
+Level = Literal["none", "sample", "full"]
 
 SAMPLED = 32  # pictures of each part that are read with level "sample"
 _LENIENT = {"on_error": "skip", "bad_boxes": "drop", "other_classes": "drop"}
@@ -243,12 +243,12 @@ class Parts:
 def prepare(config: Config, fabric: Fabric, checkpoint: Checkpoint | None) -> Parts:
     """The parts of a run, looked at as far as ``train.preflight`` says; with several processes the first one looks.
 
-    Raises `PreflightFaults` with all that is wrong, or with ``off`` the first error as it is.
+    Raises `PreflightFaults` with all that is wrong, or with ``none`` the first error as it is.
     """
-    level = config.train.preflight if fabric.is_global_zero else "off"
+    level = config.train.preflight if fabric.is_global_zero else "none"
     look = Preflight(config, fabric.device, fabric.autocast, checkpoint)
-    look.build(strict=level == "off")
-    if level != "off":
+    look.build(strict=level == "none")
+    if level != "none":
         look.look_at_labels()
         look.files(level)
         look.trial()
