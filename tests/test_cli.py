@@ -140,14 +140,14 @@ def test_exit_codes(
 
     monkeypatch.setattr("vistasks.config.read_config", fails)
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # a broken pipe gives it up
-    assert main(["train", "--config", "x"]) == code
+    assert main(["evaluate", "--config", "x", "--weights", "y"]) == code
     assert capsys.readouterr().err.startswith(text)
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vistasks.config.read_config", lambda *_: {}["missing"])
     with pytest.raises(KeyError):
-        main(["train", "--config", "x"])
+        main(["evaluate", "--config", "x", "--weights", "y"])
 
 
 def test_train_evaluate_and_report(experiment: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
