@@ -98,6 +98,8 @@ class Run:
         config, data = self.config, self.data
         self.folder = Path(config.output)
         model = parts.model.to(memory_format=torch.channels_last)
+        if config.train.sync_batchnorm and fabric.world_size > 1:
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         optimizer = build_optimizer(model, config.train.optimizer)
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         averaged = AveragedWeights(model, config.train.ema) if config.train.ema else None
@@ -156,30 +158,42 @@ class Run:
 
     def _train_epoch(self, display: TrainingDisplay, total: int) -> None:
         """The steps of an epoch that are not done yet."""
-        config, progress = self.config.train, self.progress
-        self.order.epoch, self.order.start = progress.epoch, progress.position * self.accumulate
-        self.wrapped.train()
+        self.begin_epoch()
         arriving = iter(self.loader)
-        while progress.position < self.steps_per_epoch:
-            rate = set_learning_rate(self.optimizer, learning_rate_factor(progress.step, total, config.schedule))
-            self.state.model.active = self.tasks.at(progress.step, total)
-            for part in range(self.accumulate):
-                batch = self._next(arriving, part)
-                with self._explained(batch, part):
-                    terms = self._forward_backward(batch, part)
+        while self.progress.position < self.steps_per_epoch:
+            self.step(arriving, display, total)
+            if agreed(self.fabric, self.stop.requested):
+                self._stop(display)
+            if self.saver.due():
+                self._save_last(display)
+
+    def begin_epoch(self) -> None:
+        """Sets the order to where the run stands; the loader's next pass begins there."""
+        self.order.epoch, self.order.start = self.progress.epoch, self.progress.position * self.accumulate
+        self.wrapped.train()
+
+    def step(self, arriving: Iterator[tuple[Batch, Any]], display: TrainingDisplay, total: int) -> Batch:
+        """One optimizer step of ``total``, from the next batches that arrive; the last of them."""
+        config, progress = self.config.train, self.progress
+        rate = set_learning_rate(self.optimizer, learning_rate_factor(progress.step, total, config.schedule))
+        self.state.model.active = self.tasks.at(progress.step, total)
+        for part in range(self.accumulate):
+            batch = self._next(arriving, part)
             with self._explained(batch, part):
-                norm = gradient_norm(self.fabric, self.wrapped, self.optimizer, config.clip_grad_norm)
-                spike = self.gradients.judge(progress.step, norm, batch.paths)
-                self.optimizer.step()
-            if spike is not None:
-                display.note(spike)
-            self.optimizer.zero_grad()
-            if self.state.averaged is not None:
-                self.state.averaged.update(self.state.model, progress.step)
-            progress.step, progress.position = progress.step + 1, progress.position + 1
-            images = len(batch) * self.accumulate * self.fabric.world_size
-            display.step(progress, {**terms, "gradient_norm": norm}, rate, images=images, waited=self.watch.waited)
-            self._stop_or_save(display)
+                terms = self._forward_backward(batch, part)
+        with self._explained(batch, part):
+            norm = gradient_norm(self.fabric, self.wrapped, self.optimizer, config.clip_grad_norm)
+            spike = self.gradients.judge(progress.step, norm, batch.paths)
+            self.optimizer.step()
+        if spike is not None:
+            display.note(spike)
+        self.optimizer.zero_grad()
+        if self.state.averaged is not None:
+            self.state.averaged.update(self.state.model, progress.step)
+        progress.step, progress.position = progress.step + 1, progress.position + 1
+        images = len(batch) * self.accumulate * self.fabric.world_size
+        display.step(progress, {**terms, "gradient_norm": norm}, rate, images=images, waited=self.watch.waited)
+        return batch
 
     def _next(self, arriving: Iterator[tuple[Batch, Any]], part: int) -> Batch:
         """The next batch, on the device."""
@@ -230,12 +244,6 @@ class Run:
             if not ran_out(error):
                 raise
             raise MemoryError(advice(self.state, batch, self.config, self.progress.step)) from None
-
-    def _stop_or_save(self, display: TrainingDisplay) -> None:
-        if agreed(self.fabric, self.stop.requested):
-            self._stop(display)
-        if self.saver.due():
-            self._save_last(display)
 
     def _stop(self, display: TrainingDisplay) -> None:
         """Saves and raises `Stopped`, in all processes at the same step."""

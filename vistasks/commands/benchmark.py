@@ -59,7 +59,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     loader.add_argument("--boxes", type=int, default=860_000, help="in the index (default: 860000)")
     loader.add_argument("--workers", type=int, default=8, help="default: 8")
     loader.set_defaults(run=_loader)
-    for name in (search, size, detector, evaluation, joint, video, loader):
+    training = add_action(names, "train", "pictures a second, waiting for data, the loop's time over the bare network's")
+    config_arguments(training)
+    training.add_argument("--steps", type=int, default=20, help="optimizer steps of each measurement (default: 20)")
+    training.set_defaults(run=_train)
+    for name in (search, size, detector, evaluation, joint, video, loader, training):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -141,6 +145,17 @@ def _detector(parsed: argparse.Namespace) -> int:
             threads=parsed.threads,
         ),
     )
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    if parsed.steps < 3:
+        raise ValueError(f"--steps must be at least 3: the first is left out; received {parsed.steps}")
+    from vistasks.benchmarks.train import benchmark
+
+    return print_numbers(parsed.json, benchmark(config, steps=parsed.steps))
 
 
 def _benchmark_evaluate(parsed: argparse.Namespace) -> int:
