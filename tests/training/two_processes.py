@@ -37,7 +37,7 @@ class EveryOtherPicture:
 
 
 def write_data(base: Path) -> None:
-    """Eight pictures with both tasks, and one set for each task alone, of which two pictures have no object."""
+    """Seven pictures with both tasks, and one set for each task alone, of which two pictures have no object."""
     write_voc(base / "both", count=7)
     write_voc(base / "boxes", count=4, masks=False, empty=(0, 3), first=20)
     write_mask_folder(base / "masks", count=4, first=30)

@@ -112,7 +112,8 @@ def _describe(batch: Batch) -> Iterator[str]:
 
 def _strange_weights(model: MultiTaskModel) -> list[str]:
     bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
-    largest = max((value.abs().max().item(), name) for name, value in model.named_parameters() if torch.isfinite(value).all())
+    sizes = [(value.abs().max().item(), name) for name, value in model.named_parameters() if torch.isfinite(value).all()]
+    largest = max(sizes, default=(0.0, "none"))
     rest = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     text = f"not finite: {', '.join(bad[:_LISTED])}{rest}" if bad else "all finite"
     return [f"weights        {text}; the largest {largest[0]:.3g} in {largest[1]}"]

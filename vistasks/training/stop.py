@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from types import FrameType
@@ -39,7 +40,8 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt(f"a second signal ({name})")
         self.requested, self._name = True, name
-        print(f"\n{name}: finishing this step and saving; once more stops at once", flush=True)
+        with contextlib.suppress(RuntimeError):  # the signal came in the middle of another print
+            print(f"\n{name}: finishing this step and saving; once more stops at once", flush=True)
 
     def __str__(self) -> str:
         return self._name or "stopped"
