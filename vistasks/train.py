@@ -26,6 +26,7 @@ from vistasks.devices import agreed, build_fabric, plain_words
 from vistasks.drawing.curves import save_curves
 from vistasks.ema import AveragedWeights
 from vistasks.loading import Batches, EpochOrder
+from vistasks.losses.processes import together
 from vistasks.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from vistasks.preflight import Parts, prepare
 from vistasks.progress import TrainingDisplay
@@ -215,7 +216,8 @@ class Run:
         progress, last = self.progress, part == self.accumulate - 1
         seed_draws(*self._draws(part))
         with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
-            terms: Mapping[str, Tensor] = self.wrapped(batch)
+            with together():
+                terms: Mapping[str, Tensor] = self.wrapped(batch)
             loss = torch.stack(list(terms.values())).sum()
             refuse_non_finite(progress.step, loss, terms, batch.paths)
             self.fabric.backward(loss / self.accumulate)

@@ -35,7 +35,8 @@ def hosts() -> Iterator[list[tuple[str, str]]]:
         subprocess.run(["ip", "link", "add", links[0], "type", "veth", "peer", "name", links[1]], check=True)
         for space, link, address in zip(spaces, links, HOSTS):
             subprocess.run(["ip", "link", "set", link, "netns", space], check=True)
-            for words in (["addr", "add", f"{address}/24", "dev", link], ["link", "set", link, "up"], ["link", "set", "lo", "up"]):
+            up = ["link", "set", link, "up"], ["link", "set", "lo", "up"]
+            for words in (["addr", "add", f"{address}/24", "dev", link], *up):
                 subprocess.run(["ip", "-n", space, *words], check=True)
         yield list(zip(spaces, links))
     finally:
