@@ -16,7 +16,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from vistasks import run_folder
-from vistasks.atomic import write_text
 from vistasks.batching import to_device
 from vistasks.build import build_loader, build_pipeline
 from vistasks.checkpoint import Checkpoint
@@ -271,8 +270,7 @@ class Run:
         if better or progress.best is None:
             progress.best, progress.best_epoch, progress.results = value, epoch, numbers
             if self.fabric.is_global_zero:
-                self.saver.best(self.state)
-                write_text(self.folder / "report.json", json.dumps({**report, "headline": numbers}, indent=1))
+                self.saver.best(self.state, json.dumps({**report, "headline": numbers}, indent=1))
 
     def _tracked(self, loader: Batches, display: TrainingDisplay) -> Iterable[Any]:
         """The evaluation's batches. Whoever is told to stop in between saves the state of before; alone it also stops."""

@@ -57,7 +57,7 @@ def model(**options: Any) -> tuple[MultiTaskModel, Any]:
     values["model"]["heads"]["segmentation"] = {"name": "fcn32s", "hidden": 0}
     config = parse_config(values | {"input": {"max_side": 640}})
     torch.manual_seed(0)
-    return build_model(config.model, ClassNames(("a", "b"), ("a", "b"))), config
+    return build_model(config.model, ClassNames(("a", "b"), ("a", "b", "c"))), config
 
 
 def test_memory_that_ran_out_names_what_gives_some_back() -> None:

@@ -153,14 +153,15 @@ class Backbone(nn.Module, ABC):
 def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
     """While a block is computed a second time, its BatchNorms must not count the batch once more."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    learning = [norm for norm in norms if norm.training and norm.track_running_stats]
-    for norm in learning:
-        norm.track_running_stats = False
+    learning = [(norm, norm.momentum) for norm in norms if norm.training and norm.num_batches_tracked is not None]
+    for norm, _ in learning:  # not `track_running_stats`: the second pass must save the same tensors as the first
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in learning:
-            norm.track_running_stats = True
+        for norm, momentum in learning:
+            norm.momentum = momentum
+            norm.num_batches_tracked.sub_(1)
 
 
 def initialise(trunk: nn.Module) -> None:

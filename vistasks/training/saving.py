@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from vistasks.atomic import write_text
 from vistasks.checkpoint import save_checkpoint, state_of
 from vistasks.config import Config
 from vistasks.run_folder import BEST, LAST, earlier_checkpoints, earlier_name
@@ -32,6 +34,7 @@ class Saver:
     def __init__(self, folder: Path, config: Config, classes: ClassNames, say: Callable[[str], None]) -> None:
         self.folder, self.config, self.classes, self.say = folder, config, classes, say
         self.tried, self.failed = time.monotonic(), False
+        self._owed: tuple[Callable[[], None], str] | None = None  # the best weights, where they could not be written
 
     def due(self) -> bool:
         """Whether ``checkpoint.every_minutes`` have passed since the last save; sooner where that failed."""
@@ -48,17 +51,23 @@ class Saver:
             self._remove_old(state.progress.step)
 
         saved = self._attempt(write, f"the state after step {state.progress.step}", insist)
+        if saved and self._owed is not None and self._attempt(*self._owed, insist):
+            self._owed = None
         self.tried, self.failed = time.monotonic(), not saved
         return saved
 
-    def best(self, state: TrainingState, *, insist: bool = False) -> bool:
-        """Saves the weights that predict; whether that worked. ``insist`` as for `last`."""
-        tensors, values, path = state.weights(), state.values(), self.folder / BEST
+    def best(self, state: TrainingState, report: str | None = None, *, insist: bool = False) -> None:
+        """Saves the weights that predict, and their report; where that fails, again with the next `last`."""
+        tensors = {name: value.detach().cpu().clone() for name, value in state.weights().items()}  # of now, also if written later
+        values = copy.deepcopy(state.values())
 
         def write() -> None:
-            save_checkpoint(path, tensors, config=self.config, classes=self.classes, state=values)
+            save_checkpoint(self.folder / BEST, tensors, config=self.config, classes=self.classes, state=values)
+            if report is not None:
+                write_text(self.folder / "report.json", report)
 
-        return self._attempt(write, f"the best weights, of step {state.progress.step},", insist)
+        what = f"the best weights, of step {state.progress.step},"
+        self._owed = None if self._attempt(write, what, insist) else (write, what)
 
     def _attempt(self, write: Callable[[], None], what: str, insist: bool) -> bool:
         for attempt in range(RETRIES if insist else 1):
