@@ -38,7 +38,7 @@ def benchmark(config: Config, *, steps: int = 20) -> dict[str, Any]:
         "overhead" (loop over bare - 1), and what was trained.
     """
     with tempfile.TemporaryDirectory() as folder:
-        train = config.train.model_copy(update={"epochs": 10**6, "devices": 1, "preflight": "off"})
+        train = config.train.model_copy(update={"epochs": 10**6, "devices": 1, "preflight": "none"})
         config = config.model_copy(update={"output": folder, "train": train})
         fabric = build_fabric(config.train)
         fabric.launch()
