@@ -261,10 +261,19 @@ class Batches(DataLoader):
                 self.skipped |= item.skipped
                 if item.batch is not None:
                     yield item.batch
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
+        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+            # the last three: it died between a batch's arrival and the opening of the memory that the batch lies in
+            known = "exited unexpectedly" in str(error) or "killed by signal" in str(error)
+            if not known and (isinstance(error, RuntimeError) or self._all_alive()):
                 raise
-            raise ChildProcessError(f"a data worker died ({error}){self._while_reading()}") from error
+            what = str(error) or type(error).__name__
+            raise ChildProcessError(f"a data worker died ({what}){self._while_reading()}") from error
+
+    def _all_alive(self) -> bool:
+        workers = self._iterator._workers if self._iterator is not None else []  # type: ignore[attr-defined]
+        for worker in workers:
+            worker.join(timeout=0.5)  # one that is dying is seen as dead
+        return all(worker.is_alive() for worker in workers)
 
     def reading(self) -> list[str | None]:
         """What each worker is reading now: the picture's path, or None between two pictures."""
