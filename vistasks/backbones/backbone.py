@@ -153,7 +153,7 @@ class Backbone(nn.Module, ABC):
 def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
     """While a block is computed a second time, its BatchNorms must not count the batch once more."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    learning = [(norm, norm.momentum) for norm in norms if norm.training and norm.num_batches_tracked is not None]
+    learning = [(norm, norm.momentum) for norm in norms if norm.training and norm.track_running_stats]
     for norm, _ in learning:  # not `track_running_stats`: the second pass must save the same tensors as the first
         norm.momentum = 0.0
     try:
@@ -161,7 +161,8 @@ def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in learning:
             norm.momentum = momentum
-            norm.num_batches_tracked.sub_(1)
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.sub_(1)
 
 
 def initialise(trunk: nn.Module) -> None:
