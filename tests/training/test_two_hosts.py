@@ -52,7 +52,9 @@ def test_two_hosts_learn_what_one_process_learns(tmp_path: Path, hosts: list[tup
     for space, link in hosts:
         command = ["ip", "netns", "exec", space, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
         command += ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS[0]}:29517"]
-        command += ["--rdzv-id", "test", "--local-addr", HOSTS[hosts.index((space, link))]]
+        number = hosts.index((space, link))
+        # torchrun finds out by the host's name whether it is the endpoint, and both namespaces have the same name
+        command += ["--rdzv-id", "test", "--local-addr", HOSTS[number], "--rdzv-conf", f"is_host={int(number == 0)}"]
         command += ["-m", "vistasks.cli", "train", "--config", str(config_file)]
         environment = os.environ | {"GLOO_SOCKET_IFNAME": link, "OMP_NUM_THREADS": "1"}
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
