@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vistasks.benchmarks.selective_search import labelled_pictures
+from vistasks.memory import peak_bytes
 from vistasks.proposals import selective_search
 from vistasks.proposals.selective_search import MODES, Mode
 
@@ -76,13 +75,8 @@ def benchmark(
             pixels = image.shape[0] * image.shape[1]
             per_pixel = min(times) / pixels * 1e6
             timed = {"megapixels": pixels / 1e6, "threads": count, "seconds": min(times), "microseconds_per_pixel": per_pixel}
-            rows.append({**timed, "boxes": len(boxes), "peak_mb": _peak_megabytes()})
+            rows.append({**timed, "boxes": len(boxes), "peak_mb": peak_bytes() / 1e6})
     return {"data": str(data), "mode": mode, "rows": rows, "exponent": {str(n): _exponent(rows, n) for n in threads}}
-
-
-def _peak_megabytes() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def _exponent(rows: list[dict[str, Any]], threads: int) -> float | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from vistasks.metrics.coco_engines import hotcoco_evaluation
 from vistasks.metrics.detection_record import DetectionRecord, detection_columns
+from vistasks.proposals.recall import overlaps
 
 CONFIDENCE = 0.95
 LARGE_SET = 1000  # pictures; above, the bootstrap takes fewer samples
@@ -119,8 +120,6 @@ def _against_proposals(
     records: Sequence[DetectionRecord], names: tuple[str, ...], proposed: Sequence[np.ndarray | None]
 ) -> dict[str, Any]:
     """Whether selective search or the classifier is to blame: objects proposed, and objects detected, at IoU .5 and .7."""
-    from vistasks.reports.matching import overlaps
-
     rows: dict[str, Any] = {}
     total = {iou: np.zeros((len(names), 3), int) for iou in (0.5, 0.7)}  # objects, proposed, detected
     for record, best in zip(records, proposed, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vistasks.metrics.detection_record import DetectionRecord
+from vistasks.proposals.recall import overlaps
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU that finds an object; IoU under which a box is on background
 KINDS = ("correct", "classification", "localisation", "both", "duplicate", "background")
@@ -32,16 +33,6 @@ class Judged:
         return {**dict(zip(KINDS, number.tolist())), MISSED: int((~self.found & ~self.ignored).sum())}
 
 
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(A, B) IoU of boxes (A, 4) and (B, 4)."""
-    top = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.clip(bottom - top, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    return np.where(union > 0, shared / np.maximum(union, 1e-9), 0.0)
-
-
 def judge(record: DetectionRecord, score: float) -> Judged:
     """Each detection of at least ``score`` in order of score: which kind of right or wrong it is; -1 where it fell on an ignored
     object.
@@ -51,7 +42,7 @@ def judge(record: DetectionRecord, score: float) -> Judged:
     ignored = record.difficult | record.crowd
     found = np.zeros(len(record.boxes), bool)
     kinds = np.zeros(len(kept), np.int64)
-    iou = overlaps(record.detected[kept], record.boxes)
+    iou = overlaps(record.boxes, record.detected[kept]).T
     same = record.detected_labels[kept][:, None] == record.labels[None]
     for row in range(len(kept)):
         kinds[row] = _kind(iou[row], same[row], found, ignored)

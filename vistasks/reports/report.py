@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,15 @@ import numpy as np
 
 from vistasks.atomic import write_text
 from vistasks.drawing.palette import model_colours
+from vistasks.memory import peak_bytes
 from vistasks.metrics import CocoAveragePrecision, MeanIoU
 from vistasks.metrics.boundary import BoundaryQuality
 from vistasks.metrics.detection_record import detection_record
 from vistasks.metrics.metric import natural
+from vistasks.proposals.recall import overlaps
 from vistasks.reports.detection import analyse_detection
 from vistasks.reports.gallery import Gallery
-from vistasks.reports.matching import judge, overlaps
+from vistasks.reports.matching import judge
 from vistasks.reports.page import page
 from vistasks.reports.segmentation import analyse_segmentation
 from vistasks.types import IGNORE_INDEX, ClassNames, Prediction, Sample
@@ -76,7 +76,7 @@ class EvaluationReport:
         if isinstance(iou, MeanIoU) and self.boundary is not None:
             found["segmentation"] = analyse_segmentation(iou.ordered_records(), self.classes.segmentation)
             found["boundary"] = self.boundary.compute()
-        return {**report, "peak_megabytes": _peak_megabytes(), "analysis": found}
+        return {**report, "peak_megabytes": peak_bytes() / 1e6, "analysis": found}
 
     def write(self, folder: Path, content: Mapping[str, Any]) -> Path:
         """``report.json`` and ``report.html`` in ``folder``; returns the page's path."""
@@ -84,8 +84,3 @@ class EvaluationReport:
         path = folder / "report.html"
         write_text(path, page(content, self.classes, [shown.entry() for shown in self.gallery.pictures()]))
         return path
-
-
-def _peak_megabytes() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +24,7 @@ from vistasks.datasets import Dataset
 from vistasks.devices import pick_device
 from vistasks.evaluate import HEADLINE
 from vistasks.loading import EpochOrder, Pipeline
+from vistasks.memory import peak_bytes
 from vistasks.models import MultiTaskModel
 from vistasks.optimization import build_optimizer
 from vistasks.studies.gradients import gradient_conflict
@@ -93,12 +92,7 @@ def peak_memory(device: torch.device) -> int:
     """MiB that this process held at most; on a GPU, that were allocated there."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would begin with what the parent held
-        line = next(text for text in status.read_text(encoding="ascii").splitlines() if text.startswith("VmHWM:"))
-        return int(line.split()[1]) >> 10
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
+    return peak_bytes() >> 20
 
 
 def training_seconds(folder: Path, config: Config) -> float:
