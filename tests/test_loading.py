@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.tiny_data import tiny_config, voc_data, write_voc
 from vistasks.augment import Augment
-from vistasks.build import build_dataset, build_proposals
+from vistasks.build import build_dataset, build_pipeline, build_proposals
 from vistasks.config import InputConfig
 from vistasks.loading import Batches, EpochOrder, Pipeline, batches
 from vistasks.types import Batch, Sample
@@ -123,6 +123,20 @@ def test_the_original_comes_along_untouched(root: Path) -> None:
     assert sample.size == (32, 32) and original.size == (64, 64)
     assert np.array_equal(original.image, pipe.dataset[0].image) and original.proposals is None
     assert sample.proposals is not None and len(sample.proposals)
+
+
+def test_multi_scale_training_draws_a_size_for_each_picture(root: Path) -> None:
+    config = tiny_config(root, voc_data(root), "detection")
+    config = config.model_copy(update={"input": InputConfig(min_side=64, train_scales=[0.5, 1.0, 1.5])})
+    data = build_dataset(config, "train")
+    training, again = build_pipeline(config, data, training=True), build_pipeline(config, data, training=True)
+    keys = [(epoch, index) for epoch in range(4) for index in range(5)]
+    sides = [training[key][0].size[0] for key in keys]
+    assert set(sides) == {32, 64, 96} and sides == [again[key][0].size[0] for key in keys]
+    assert {build_pipeline(config, data, training=False)[0, index][0].size[0] for index in range(5)} == {64}
+    sample, _ = training[0, sides[:5].index(min(sides[:5]))]
+    assert sample.boxes.max(initial=0) <= max(sample.size) and sample.proposals is not None
+    assert sample.proposals.max() <= max(sample.size)
 
 
 def test_loading_does_not_move_the_runs_random_numbers(root: Path) -> None:

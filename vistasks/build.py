@@ -178,7 +178,8 @@ def build_pipeline(config: Config, dataset: Dataset, *, training: bool) -> Pipel
         source = DiskCache(source, config.data.cache_folder)
     if sizes:
         dataset = PicturesFrom(dataset, source, sizes)
-    return Pipeline(dataset, propose, build_augment(config) if augmented else None, config.input, config.seed)
+    scales = tuple(config.input.train_scales) if augmented else (1.0,)
+    return Pipeline(dataset, propose, build_augment(config) if augmented else None, config.input, config.seed, scales)
 
 
 def build_loader(

@@ -192,11 +192,15 @@ class LoadedModel:
     def decode_with(self, decoding: Mapping[str, Any]) -> None:
         """Lets a ``region_classifier`` decode in another way than it was trained with; other heads have no such options.
 
-        A ``ValueError`` names an option that there is not.
+        A calibration stays where ``decoding`` says nothing of it and is otherwise what it was fitted to. A ``ValueError`` names
+        an option that there is not.
         """
         for head in self.model.heads.values():
             if isinstance(head, RegionClassifier):
-                head.decoding = region_decoding(decoding)
+                given = region_decoding(decoding)
+                given.check(head.classes)
+                own = replace(given, calibration=head.decoding.calibration)
+                head.decoding = own if own == head.decoding and "calibration" not in decoding else given
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no detector."""

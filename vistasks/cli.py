@@ -9,6 +9,7 @@ from typing import Any
 
 from vistasks.commands import (
     benchmark,
+    calibrate,
     compress,
     data,
     debug_batch,
@@ -93,6 +94,7 @@ def _finish(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentPar
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "train": (train.add, "Train a detector, a segmenter or both over one trunk, as a config says."),
     "evaluate": (evaluate.add, "Measure trained weights on a config's validation data: COCO and VOC AP, IoU."),
+    "calibrate": (calibrate.add, "Make a trained detector's scores say how often they are right."),
     "compress": (compress.add, "Make a trained detector's fully connected layers smaller, by truncated SVD."),
     "infer": (infer.add, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
     "data": (data.add, "Prepare, check and look at data sets."),

@@ -83,6 +83,9 @@ class InputConfig(Section):
 
     min_side: PositiveInt | None = Field(default=None, description="scale so that the shorter side has this many pixels")
     max_side: PositiveInt | None = Field(default=None, description="but the longer side not more than this")
+    train_scales: list[PositiveFloat] = Field(
+        default=[1.0], min_length=1, description="multi-scale training: each picture at one of these factors of that size"
+    )
 
 
 class ProposalsConfig(Section):

@@ -51,7 +51,7 @@ class Fetched:
 class Pipeline:
     """``pipeline[epoch, index]`` -> (sample as the network sees it, sample as the file has it).
 
-    The draws of the augmentation depend on (seed, epoch, index) alone, not on the worker or the order.
+    The draws of the augmentation and of one of the ``scales`` depend on (seed, epoch, index) alone, not on worker or order.
     """
 
     dataset: Dataset
@@ -59,6 +59,7 @@ class Pipeline:
     augment: Augment | None
     input: InputConfig
     seed: int
+    scales: tuple[float, ...] = (1.0,)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -82,8 +83,11 @@ class Pipeline:
             wanted = self.augment.mixing.wanted(len(self), seed=draw)
             others = [[self._proposed(self.dataset[other]) for other in taken] for taken in wanted]
             sample = self.augment(self.augment.mixing(sample, others, seed=draw), seed=draw)
-        size = input_size(sample.size, min_side=self.input.min_side, max_side=self.input.max_side)
-        return scale_sample(sample, size), original
+        height, width = input_size(sample.size, min_side=self.input.min_side, max_side=self.input.max_side)
+        if self.scales != (1.0,):
+            draw = int(np.random.default_rng([self.seed, epoch, index, 2]).integers(len(self.scales)))
+            height, width = (max(1, round(side * self.scales[draw])) for side in (height, width))
+        return scale_sample(sample, (height, width)), original
 
     def _proposed(self, sample: Sample) -> Sample:
         return sample if self.propose is None else replace(sample, proposals=self.propose(sample))

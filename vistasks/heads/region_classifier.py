@@ -19,7 +19,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms
 
 from vistasks.heads.head import Head, Trunk
-from vistasks.heads.region_decoding import Decoding, select_detections
+from vistasks.heads.region_decoding import Decoding, calibrated, select_detections
 from vistasks.heads.region_features import AlignedRegions, RegionFeatures, WarpedRegions
 from vistasks.heads.region_predictor import BoxLoss, Refine, RegionPredictor, best_class_boxes
 from vistasks.heads.region_proposals import RegionProposals, Rpn
@@ -95,6 +95,7 @@ class RegionClassifier(Head):
         decoding: Decoding = Decoding(),  # noqa: B008
     ) -> None:
         super().__init__()
+        decoding.check(classes)
         self.classes, self.sampling, self.decoding, self.refine = classes, sampling, decoding, refine
         self.box_loss, self.label_smoothing = box_loss, label_smoothing
         self.regions: RegionFeatures
@@ -250,6 +251,10 @@ class RegionClassifier(Head):
         """Those of one image, from scores (R, K + 1) and clipped boxes (R, K or 1, 4)."""
         (height, width), (original_height, original_width) = batch.sizes[index], batch.original_sizes[index]
         found, left, label = select_detections(scores, boxes, self.decoding)
+        if self.decoding.calibration is not None:
+            left = calibrated(left, label, self.classes, self.decoding.calibration)
+            order = left.argsort(descending=True, stable=True)
+            found, left, label = found[order], left[order], label[order]
         back = found.new_tensor([original_width / width, original_height / height] * 2)
         return Detections((found * back).cpu().numpy(), left.cpu().numpy(), label.cpu().numpy(), class_names=self.classes)
 

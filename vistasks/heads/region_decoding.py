@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,6 +14,8 @@ from torchvision.ops import batched_nms
 from vistasks.heads.region_sampling import Fraction
 from vistasks.ops.boxes import box_iou, has_sides
 from vistasks.registry import STRICT, checked_options
+
+LOGIT_EPS = 1e-6  # scores nearer to 0 and 1 count as this far from them
 
 
 @checked_dataclass(frozen=True, config=STRICT)
@@ -29,6 +31,8 @@ class Decoding:
             (Gidaris and Komodakis 2015, section 3.3).
         passes: 2: the detections' boxes go through the last stage once more.
         max_detections: of an image, the best.
+        calibration: class name -> slope (above 0) and offset of a score's logit, applied last, so that a score is the share of
+            such detections that are right (Platt 1999); fitted by ``vistasks calibrate``.
     """
 
     score: Fraction = 0.05
@@ -38,6 +42,14 @@ class Decoding:
     voting: Fraction | None = None
     passes: PositiveInt = 1
     max_detections: PositiveInt = 100
+    calibration: dict[str, tuple[PositiveFloat, float]] | None = None
+
+    def check(self, classes: Sequence[str]) -> None:
+        """A ``ValueError`` where the calibration is not one of these classes, each of them."""
+        if self.calibration is not None and set(self.calibration) != set(classes):
+            raise ValueError(
+                f"decoding.calibration is of the classes {', '.join(self.calibration)}; the head's are {', '.join(classes)}"
+            )
 
 
 def region_decoding(values: Mapping[str, Any]) -> Decoding:
@@ -66,6 +78,12 @@ def select_detections(scores: Tensor, boxes: Tensor, decoding: Decoding) -> tupl
     if decoding.voting is not None:
         found = vote(found, label[kept], boxes, label, scores, decoding.voting)
     return found, left, label[kept]
+
+
+def calibrated(scores: Tensor, labels: Tensor, names: Sequence[str], calibration: Mapping[str, tuple[float, float]]) -> Tensor:
+    """Scores (D,) of the classes ``labels`` (D,) -> calibrated ones, in the same order within a class."""
+    slope, offset = scores.new_tensor([calibration[name] for name in names])[labels].unbind(dim=1)
+    return torch.sigmoid(slope * torch.logit(scores, eps=LOGIT_EPS) + offset)
 
 
 def soft_nms(

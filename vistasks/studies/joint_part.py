@@ -15,15 +15,14 @@ from typing import Any
 import torch
 
 from vistasks.atomic import write_text
-from vistasks.batching import collate, to_device
-from vistasks.build import build_augment, build_dataset, build_model, build_proposals
+from vistasks.batching import to_device
+from vistasks.build import build_dataset, build_loader, build_model, build_pipeline, build_proposals
 from vistasks.checkpoint import load_model, read_checkpoint, restore
 from vistasks.class_weights import resolved_config
 from vistasks.config import Config, parse_config
 from vistasks.datasets import Dataset
 from vistasks.devices import pick_device
 from vistasks.evaluate import HEADLINE
-from vistasks.loading import EpochOrder, Pipeline
 from vistasks.memory import peak_bytes
 from vistasks.models import MultiTaskModel
 from vistasks.optimization import build_optimizer
@@ -114,12 +113,10 @@ def _now(device: torch.device) -> float:
 
 def _batches(config: Config, data: Dataset, model: MultiTaskModel, device: torch.device, count: int) -> Iterator[Batch]:
     """The first batches of the first epoch, made in this process."""
-    propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
-    pipeline = Pipeline(data, propose, build_augment(config), config.input, config.seed)
-    order = EpochOrder(len(data), batch_size=config.train.batch_size, shuffle=True, seed=config.seed)
-    for keys in islice(order, count):
-        samples, originals = zip(*(pipeline[key] for key in keys))
-        batch = collate(samples, [o.size for o in originals], classes=data.classes, divisor=model.divisor)
+    alone = config.model_copy(update={"train": config.train.model_copy(update={"workers": 0})})
+    pipeline = build_pipeline(alone, data, training=True)
+    _, loader = build_loader(alone, pipeline, classes=data.classes, divisor=model.divisor, training=True)
+    for batch, _originals in islice(loader, count):
         yield to_device(batch, device)
 
 

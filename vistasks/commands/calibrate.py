@@ -1,0 +1,43 @@
+"""``vistasks calibrate``."""
+
+from __future__ import annotations
+
+import argparse
+
+from vistasks.commands.arguments import config_arguments
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    config_arguments(parser)
+    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where the checkpoint with calibrated scores goes")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from vistasks.calibrate import calibrate
+
+    done = calibrate(
+        config,
+        parsed.weights,
+        parsed.output,
+        device=parsed.device,
+        track=lambda loader: track(loader, "detecting", transient=True),
+    )
+    caption = "error: mean |score - share that is right|; after: half of the pictures by the other half's curves"
+    table = Table("class", "detections", "right", "slope", "offset", "error", "error after", title="calibration", caption=caption)
+    for row in done["classes"]:
+        curve = ["" if row[key] is None else f"{row[key]:.3f}" for key in ("slope", "offset")]
+        errors = [f"{row[key]:.3f}" for key in ("error_before", "error_after")]
+        table.add_row(row["class"], str(row["detections"]), str(row["right"]), *curve, *errors)
+    Console().print(table)
+    print(f"weights      {done['output']}, fitted to {done['pictures']} pictures: report results on others")
+    return 0
