@@ -59,16 +59,18 @@ def test_averaging_over_views_is_in_the_report(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, mask_data(data), "segmentation")
     path = save_random(tmp_path, config)
     report = evaluate(config, str(path), device="cpu", test_time=parse_views("flip,1.5", window=64))
-    assert report["test_time"] == {"scales": (1.5,), "flip": True, "window": 64, "overlap": 0.25}
+    fusion = {"iou": 0.55, "score": "mean", "agreement": "sources"}
+    assert report["test_time"] == {"scales": (1.5,), "flip": True, "window": 64, "overlap": 0.25, "fusion": fusion}
     assert 0 <= report["headline"]["mIoU"] <= 1
     assert "test_time" not in evaluate(config, str(path), device="cpu")
 
 
-def test_averaging_over_views_needs_a_class_map(tmp_path: Path, voc: Path) -> None:
+def test_a_detector_is_averaged_over_views_but_not_over_windows(tmp_path: Path, voc: Path) -> None:
     config = tiny_config(tmp_path, voc_data(voc), "detection")
     path = save_random(tmp_path, config)
-    with pytest.raises(ValueError, match=r"best\.safetensors: averaging over .* class maps, and this model only detects"):
-        evaluate(config, str(path), device="cpu", test_time=parse_views("flip"))
+    assert evaluate(config, str(path), device="cpu", test_time=parse_views("flip"))["test_time"]["flip"]
+    with pytest.raises(ValueError, match=r"best\.safetensors: windows are there for class maps, and this model only detects"):
+        evaluate(config, str(path), device="cpu", test_time=parse_views("flip", window=64))
 
 
 def test_the_config_says_how_to_decode(tmp_path: Path, voc: Path) -> None:

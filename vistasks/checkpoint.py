@@ -30,7 +30,6 @@ from vistasks.config import Config, parse_config
 from vistasks.devices import pick_device
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import region_decoding
-from vistasks.heads.segmentation import SegmentationHead
 from vistasks.heads.test_time import TestTime
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
@@ -181,13 +180,13 @@ class LoadedModel:
             self.model.encode = torch.compile(self.model.encode)  # type: ignore[method-assign]
 
     def look(self, test_time: TestTime) -> None:
-        """Class maps by the mean over flips, scales and windows of each picture; a ``ValueError`` where the model gives none."""
-        head = dict(self.model.heads.items()).get("segmentation")
-        if not isinstance(head, SegmentationHead):
-            raise ValueError(
-                f"{self.path}: averaging over flips, scales and windows is there for class maps, and this model only detects"
-            )
-        head.look(test_time, divisor=self.model.divisor)
+        """Looks at each picture flipped, scaled and window by window; see `vistasks.heads.test_time`.
+
+        A ``ValueError`` where windows are asked of a model without a class map.
+        """
+        if test_time.window is not None and "segmentation" not in self.model.heads:
+            raise ValueError(f"{self.path}: windows are there for class maps, and this model only detects; leave out --window")
+        self.model.look(test_time)
 
     def decode_with(self, decoding: Mapping[str, Any]) -> None:
         """Lets a ``region_classifier`` decode in another way than it was trained with; other heads have no such options.

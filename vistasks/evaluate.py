@@ -91,7 +91,7 @@ def evaluate(
         weights: a checkpoint or a run folder.
         device: "auto", "cpu" or "cuda".
         track: wraps the loader, for a progress bar.
-        test_time: class maps by the mean over views and windows of each picture; None: the plain picture.
+        test_time: how each picture is looked at, in several views and windows; None: once and whole.
         page: a folder for ``report.html`` and ``report.json`` (`vistasks.reports`); what is returned has their content then.
     """
     if not config.data.evaluates:

@@ -188,7 +188,7 @@ class Predictor:
         self.backend.speed_up(half=half, compiled=compiled)
 
     def look(self, test_time: TestTime) -> None:
-        """Class maps by the mean over views and windows of each picture; see `vistasks.heads.test_time`.
+        """Looks at each picture flipped, scaled and window by window; see `vistasks.heads.test_time`.
 
         Raises a ``ValueError`` where the backend cannot.
         """
@@ -289,7 +289,7 @@ def load(
         tasks: "detect", "segment" or both.
         score: detections below this score are left out.
         batch_size: pictures that go through the network at once.
-        tta: class maps by the mean over flips and scales of each picture, such as "flip,0.75,1.25".
+        tta: boxes fused and class maps averaged over flips and scales of each picture, such as "flip,0.75,1.25".
         window: larger pictures are segmented window by window, each so many pixels a side.
     """
     from vistasks.checkpoint import load_model  # PyTorch and the rest are loaded with it

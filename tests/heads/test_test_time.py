@@ -40,11 +40,11 @@ def test_undo_puts_every_pixel_back(view: View) -> None:
     torch.testing.assert_close(back[inner], smooth[inner], atol=0.05, rtol=0)
 
 
-def test_a_pixelwise_network_gives_the_same_map_mirrored_and_in_windows() -> None:
+def test_a_pixelwise_network_gives_the_same_map_in_windows() -> None:
     images = picture(70, 150)
     plain = (images * 5).softmax(1)
-    for text, window in (("", None), ("flip", None), ("flip", 64), ("", 40)):
-        found = parse_views(text, window=window).probabilities(images, colours, 32)
+    for window in (None, 64, 40):
+        found = TestTime(window=window).window_probabilities(images, colours, 32)
         torch.testing.assert_close(found, plain)
 
 
@@ -56,7 +56,7 @@ def test_windows_cover_every_pixel_and_are_never_larger_than_asked(size: tuple[i
         seen.append(tuple(images.shape[2:]))
         return images
 
-    found = TestTime(window=64, overlap=overlap).probabilities(picture(*size), scores, 32)
+    found = TestTime(window=64, overlap=overlap).window_probabilities(picture(*size), scores, 32)
     assert torch.isfinite(found).all()  # a pixel that no window covers would be 0 / 0
     assert set(seen) == {(64, 64)}
 
@@ -68,14 +68,14 @@ def test_averaging_is_the_mean_of_the_views() -> None:
     with torch.no_grad():
         plain = head(features, (64, 96)).softmax(1)
         mirrored = head(model.encode(features.images.flip(-1)), (64, 96)).softmax(1).flip(-1)
-    head.look(parse_views("flip"), divisor=model.divisor)
+    model.look(parse_views("flip"))
     found = model.predict(batch)[0].segmentation.labels
     assert (torch.from_numpy(found) == ((plain + mirrored) / 2).argmax(1)[0]).all()
 
 
 def test_a_batch_gives_what_its_pictures_give_alone() -> None:
     model = segmenter()
-    model.heads["segmentation"].look(parse_views("0.75", window=48), divisor=model.divisor)
+    model.look(parse_views("0.75", window=48))
     both, first = model.predict(scene()), model.predict(scene(1))
     assert (both[0].segmentation.labels == first[0].segmentation.labels).mean() > 0.999
     assert both[1].segmentation.labels.shape == (100, 140)
@@ -85,12 +85,11 @@ def test_windows_leave_the_large_picture_out_of_the_trunk() -> None:
     model = segmenter()
     sizes = []
     model.backbone.register_forward_hook(lambda module, args, out: sizes.append(tuple(args[0].shape[2:])))
-    head = model.heads["segmentation"]
-    head.look(TestTime(window=64), divisor=model.divisor)
+    model.look(TestTime(window=64))
     model.predict(scene(1))
     assert set(sizes) == {(64, 64)}
     sizes.clear()
-    head.look(None, divisor=model.divisor)
+    model.look(None)
     model.predict(scene(1))
     assert sizes == [(64, 96)]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vistasks.heads.test_time import TestTime
+    from vistasks.ops.box_fusion import BoxFusion
 
 OVERRIDES = "config values to change, for example train.epochs=3 (key.path=value, the value in YAML)"
 
@@ -26,19 +27,43 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def test_time_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("class maps, averaged")
-    group.add_argument("--tta", default="", metavar="VIEWS", help="mean over views, such as flip,0.75,1.25 (1 is among them)")
-    group.add_argument("--window", type=int, metavar="PIXELS", help="large pictures window by window, each so many pixels a side")
+    group = parser.add_argument_group("several views of a picture")
+    group.add_argument(
+        "--tta", default="", metavar="VIEWS", help="boxes fused, class maps averaged over views, such as flip,0.75,1.25 (and 1)"
+    )
+    group.add_argument(
+        "--window", type=int, metavar="PIXELS", help="class maps of large pictures window by window, each so many pixels a side"
+    )
     group.add_argument("--overlap", type=float, default=0.25, help="the part of a window that the next one sees too (.25)")
+    fusion = parser.add_argument_group("weighted boxes fusion (of several views or models)")
+    fusion.add_argument("--fusion-iou", type=float, default=0.55, metavar="IOU", help="boxes that overlap by more are one (.55)")
+    fusion.add_argument(
+        "--fusion-score", default="mean", choices=["mean", "max"], help="what the score of boxes that are one begins with (mean)"
+    )
+    fusion.add_argument(
+        "--fusion-agreement",
+        default="sources",
+        choices=["sources", "boxes", "none"],
+        help="what it is multiplied by: the share of the views or models that found the object (default), min(boxes, these) over "
+        "these, or nothing",
+    )
+
+
+def box_fusion(parsed: argparse.Namespace) -> BoxFusion:
+    """What `test_time_arguments` say of boxes."""
+    from vistasks.ops.box_fusion import BoxFusion
+
+    return BoxFusion(iou=parsed.fusion_iou, score=parsed.fusion_score, agreement=parsed.fusion_agreement)
 
 
 def test_time(parsed: argparse.Namespace) -> TestTime | None:
-    """What `test_time_arguments` were given; None where nothing is to be averaged."""
+    """What `test_time_arguments` were given; None where a picture is looked at once and whole."""
+    fusion = box_fusion(parsed)  # which checks it
     if not parsed.tta and parsed.window is None:
         return None
     from vistasks.heads.test_time import parse_views
 
-    return parse_views(parsed.tta, window=parsed.window, overlap=parsed.overlap)
+    return parse_views(parsed.tta, window=parsed.window, overlap=parsed.overlap, fusion=fusion)
 
 
 def print_numbers(file: str | None, numbers: dict[str, Any]) -> int:

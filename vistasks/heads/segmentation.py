@@ -64,7 +64,7 @@ class SegmentationHead(Head):
         self.classes, self.pixel_loss = classes, loss
         self.unresolved: Balance | None = class_weights if isinstance(class_weights, str) else None
         self.register_buffer("class_weights", weight_tensor(class_weights, classes), persistent=False)
-        self._test_time: tuple[TestTime, int] | None = None
+        self._windows: tuple[TestTime, int] | None = None
         self.background = classes.index("background") if "background" in classes else None
         self.auxiliary: nn.Sequential | None = None
         if auxiliary is not None and trunk is not None:
@@ -116,38 +116,43 @@ class SegmentationHead(Head):
         )
         return loss * self.auxiliary_weight
 
-    def look(self, test_time: TestTime | None, *, divisor: int) -> None:
-        """Predict by the mean over the views and windows of ``test_time``; None: the plain picture in one piece.
+    def slide(self, test_time: TestTime | None, *, divisor: int) -> None:
+        """Go through large pictures window by window, if ``test_time`` has windows; None: every picture in one piece.
 
         ``divisor``: the network takes sides that divide by it. With windows the head asks for no features of whole images.
         """
-        self._test_time = None if test_time is None else (test_time, divisor)
-        self.reads_image_features = test_time is None or test_time.window is None
+        slides = test_time is not None and test_time.window is not None
+        self._windows = (test_time, divisor) if test_time is not None and slides else None
+        self.reads_image_features = not slides
 
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> list[SegmentationMap]:
-        maps = []
-        for one, original in zip(self._scores(features, batch, encode), batch.original_sizes):
-            valid = (one.shape[2], one.shape[3])
-            if valid != original:
-                one = functional.interpolate(one, size=original, mode="bilinear", align_corners=False)
-            labels = one[0].argmax(dim=0).to(torch.uint8)
-            maps.append(SegmentationMap(labels.cpu().numpy(), self.classes))
-        return maps
+        found = self._logits(features, batch) if self._windows is None else self.probabilities(features, batch, encode)
+        return [class_map(one, original, self.classes) for one, original in zip(found, batch.original_sizes)]
 
-    def _scores(self, features: Features, batch: Batch, encode: Encoder) -> Iterator[Tensor]:
-        """Logits, or averaged probabilities, (1, S, h, w) of each image without its padding."""
-        height, width = batch.images.shape[-2:]
-        if self._test_time is None:
-            logits = self(features, (height, width)).float()
-            for index, (h, w) in enumerate(batch.sizes):
-                yield logits[index : index + 1, :, :h, :w]
+    def probabilities(self, features: Features, batch: Batch, encode: Encoder) -> Iterator[Tensor]:
+        """Class probabilities (1, S, h, w) of each image without its padding, at the resolution that the network sees it in."""
+        if self._windows is None:
+            yield from (one.softmax(dim=1) for one in self._logits(features, batch))
             return
         if features.images is None:
-            raise ValueError("averaging over views looks at the images again, and these features carry none")
-        test_time, divisor = self._test_time
+            raise ValueError("windows are cut out of the images, and these features carry none")
+        test_time, divisor = self._windows
 
         def scores(images: Tensor) -> Tensor:
             return self(encode(images), (images.shape[2], images.shape[3]))
 
         for index, (h, w) in enumerate(batch.sizes):
-            yield test_time.probabilities(features.images[index : index + 1, :, :h, :w], scores, divisor)
+            yield test_time.window_probabilities(features.images[index : index + 1, :, :h, :w], scores, divisor)
+
+    def _logits(self, features: Features, batch: Batch) -> Iterator[Tensor]:
+        """(1, S, h, w) of each image without its padding."""
+        logits = self(features, (batch.images.shape[-2], batch.images.shape[-1])).float()
+        for index, (h, w) in enumerate(batch.sizes):
+            yield logits[index : index + 1, :, :h, :w]
+
+
+def class_map(scores: Tensor, size: tuple[int, int], classes: tuple[str, ...]) -> SegmentationMap:
+    """The best class of each pixel of a picture of ``size`` (H, W), from scores (1, S, h, w) of another resolution."""
+    if tuple(scores.shape[2:]) != size:
+        scores = functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    return SegmentationMap(scores[0].argmax(dim=0).to(torch.uint8).cpu().numpy(), classes)

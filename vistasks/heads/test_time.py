@@ -1,16 +1,20 @@
-"""Averaged predictions of class maps: over flips and scales of the picture, and over windows that slide across a large one."""
+"""Looking at a picture in several ways: flipped, scaled, and (for class maps) window by window."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from vistasks.heads.layers import upsample
+from vistasks.ops.box_fusion import BoxFusion
+from vistasks.ops.boxes import scale_boxes
 
 # normalised images (N, 3, H, W), their sides divisible by the trunk's largest stride -> logits (N, S, H, W)
 Scores = Callable[[Tensor], Tensor]
@@ -38,6 +42,22 @@ class View:
         maps = maps.flip(-1) if self.flip else maps
         return maps if tuple(maps.shape[-2:]) == size else upsample(maps, size)
 
+    def apply_boxes(self, boxes: Tensor, size: tuple[int, int], seen: tuple[int, int]) -> Tensor:
+        """Boxes (P, 4) of a picture of ``size`` (H, W) where they are in this view of it, which has the size ``seen``."""
+        boxes = scale_boxes(boxes, size, seen)
+        return _mirrored(boxes, seen[1]) if self.flip else boxes
+
+    def undo_boxes(self, boxes: np.ndarray, width: int) -> np.ndarray:
+        """Boxes (D, 4) of this view, already in pixels of the picture, which is so wide, where they are in the picture itself."""
+        return _mirrored(boxes, width) if self.flip else boxes
+
+
+def _mirrored(boxes: Any, width: int) -> Any:
+    """(N, 4) boxes (a tensor or an array) of a picture that is mirrored left to right."""
+    mirrored = boxes[:, [2, 1, 0, 3]]
+    mirrored[:, [0, 2]] = width - mirrored[:, [0, 2]]
+    return mirrored
+
 
 @dataclass(frozen=True)
 class TestTime:
@@ -48,6 +68,7 @@ class TestTime:
         flip: every view also mirrored.
         window: side in pixels of square windows; a view larger than that goes through the network window by window.
         overlap: part of a window, 0 up to .9, that its neighbour sees as well.
+        fusion: how the views' boxes become one set.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of the name
@@ -56,6 +77,7 @@ class TestTime:
     flip: bool = False
     window: int | None = None
     overlap: float = 0.25
+    fusion: BoxFusion = BoxFusion()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         wrong = [scale for scale in self.scales if not 0.1 <= scale <= 10]
@@ -72,25 +94,21 @@ class TestTime:
         scales = dict.fromkeys([1.0, *self.scales])
         return [View(scale, flip) for scale in scales for flip in ([False, True] if self.flip else [False])]
 
-    def probabilities(self, images: Tensor, scores: Scores, divisor: int) -> Tensor:
-        """The mean over all views of the class probabilities, (N, S, H, W), of normalised images (N, 3, H, W) of any size."""
-        size = (images.shape[-2], images.shape[-1])
-        total = torch.zeros((), device=images.device)
-        for view in self.views:
-            seen = view.apply(images)
-            total = total + view.undo(self._windows(seen, scores, divisor), size)
-        return total / len(self.views)
+    def window_probabilities(self, images: Tensor, scores: Scores, divisor: int) -> Tensor:
+        """The class probabilities, (N, S, H, W), of one view's normalised images (N, 3, H, W) of any size.
 
-    def _windows(self, images: Tensor, scores: Scores, divisor: int) -> Tensor:
+        A pixel has the mean of those of the windows that it lies in.
+        """
         height, width = images.shape[-2:]
         if self.window is None or max(height, width) <= self.window:
-            return _padded_probabilities(images, scores, divisor)
+            return scores(padded(images, divisor))[..., :height, :width].float().softmax(dim=1)
         side = math.ceil(self.window / divisor) * divisor
         total, counts = torch.zeros((), device=images.device), images.new_zeros(height, width)
         for top in _starts(height, side, self.overlap):
             for left in _starts(width, side, self.overlap):
                 rows, columns = slice(top, min(top + side, height)), slice(left, min(left + side, width))
-                found = _padded_probabilities(images[..., rows, columns], scores, divisor)
+                cut = images[..., rows, columns]
+                found = scores(padded(cut, divisor))[..., : cut.shape[2], : cut.shape[3]].float().softmax(dim=1)
                 if total.ndim == 0:
                     total = found.new_zeros(*found.shape[:2], height, width)
                 total[..., rows, columns] += found
@@ -108,17 +126,18 @@ def _starts(length: int, side: int, overlap: float) -> Iterator[int]:
         yield round(index * (length - side) / (count - 1))
 
 
-def _padded_probabilities(images: Tensor, scores: Scores, divisor: int) -> Tensor:
-    """Probabilities of images of any size: padded at the right and below by their last column and row for the network."""
+def padded(images: Tensor, divisor: int) -> Tensor:
+    """Images (N, C, H, W) of any size, for the network: their last column and row go on to the right and below."""
     height, width = images.shape[-2:]
     right, below = -width % divisor, -height % divisor
-    padded = functional.pad(images, (0, right, 0, below), mode="replicate") if right or below else images
-    padded = padded.contiguous(memory_format=torch.channels_last)
-    return scores(padded)[..., :height, :width].float().softmax(dim=1)
+    images = functional.pad(images, (0, right, 0, below), mode="replicate") if right or below else images
+    return images.contiguous(memory_format=torch.channels_last)
 
 
-def parse_views(text: str, *, window: int | None = None, overlap: float = 0.25) -> TestTime:
-    """``flip,0.75,1.25`` -> the `TestTime` that averages over those scales and 1, each also mirrored; "" for the plain picture.
+def parse_views(
+    text: str, *, window: int | None = None, overlap: float = 0.25, fusion: BoxFusion = BoxFusion()  # noqa: B008 - frozen
+) -> TestTime:
+    """``flip,0.75,1.25`` -> the `TestTime` that looks at those scales and 1, each also mirrored; "" for the plain picture.
 
     A ``ValueError`` names what is neither ``flip`` nor a number.
     """
@@ -131,4 +150,4 @@ def parse_views(text: str, *, window: int | None = None, overlap: float = 0.25) 
             scales.append(float(part))
         except ValueError:
             raise ValueError(f"test-time averaging takes 'flip' and scales, such as flip,0.75,1.25; received '{part}'") from None
-    return TestTime(scales=tuple(scales), flip=flip, window=window, overlap=overlap)
+    return TestTime(scales=tuple(scales), flip=flip, window=window, overlap=overlap, fusion=fusion)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vistasks.backbones.backbone import Backbone
 from vistasks.batching import with_proposals
 from vistasks.heads.head import Head
+from vistasks.heads.segmentation import SegmentationHead
+from vistasks.heads.test_time import TestTime
+from vistasks.models.views import Opinion, Regions, predict_views, view_opinions
 from vistasks.models.weighting import FixedWeights, TaskWeighting
-from vistasks.types import Batch, Features, Prediction, SegmentationMap
-
-# class maps of a batch's images -> further proposals for each
-Regions = Callable[[list[SegmentationMap | None]], Sequence[np.ndarray]]
+from vistasks.types import Batch, Features, Prediction
 
 
 class MultiTaskModel(nn.Module):
@@ -33,6 +32,7 @@ class MultiTaskModel(nn.Module):
     Attributes:
         active: the tasks that `loss` trains; a training with stages or task sampling sets it before each step.
         precision: what `predict` computes in by autocast, such as torch.float16; None: float32.
+        test_time: what `look` was given; None: each picture is predicted as it is.
     """
 
     mean: Tensor
@@ -53,6 +53,7 @@ class MultiTaskModel(nn.Module):
         self.weighting = weighting or FixedWeights(tasks=tuple(heads))
         self.active: tuple[str, ...] = tuple(heads)
         self.precision: torch.dtype | None = None
+        self.test_time: TestTime | None = None
         backbone.publish_pooling = any(head.needs_pooling for head in heads.values())
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
@@ -69,8 +70,14 @@ class MultiTaskModel(nn.Module):
 
     def features(self, batch: Batch) -> Features:
         """The batch's features, or only its normalised images where no head reads features of whole images."""
-        images = (batch.images.float() / 255 - self.mean) / self.std
-        images = images.contiguous(memory_format=torch.channels_last)
+        return self.features_of(self.normalised(batch.images).contiguous(memory_format=torch.channels_last))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 -> what the trunk takes."""
+        return (images.float() / 255 - self.mean) / self.std
+
+    def features_of(self, images: Tensor) -> Features:
+        """As `features`, of normalised images (N, 3, H, W)."""
         if not any(head.reads_image_features for head in self.heads.values()):
             return Features(maps={}, images=images)
         return replace(self.encode(images), images=images)
@@ -84,6 +91,13 @@ class MultiTaskModel(nn.Module):
             losses[task] = {name: value * self.loss_weights[task] for name, value in terms.items()}
         return self.weighting(losses, {task: getattr(batch, f"{task}_labelled").any() for task in losses})
 
+    def look(self, test_time: TestTime | None) -> None:
+        """From now on `predict` looks at each picture through these views and windows; see `vistasks.models.views`."""
+        self.test_time = test_time
+        for head in self.heads.values():
+            if isinstance(head, SegmentationHead):
+                head.slide(test_time, divisor=self.divisor)
+
     @torch.inference_mode()
     def predict(
         self, batch: Batch, *, rows: Mapping[str, Sequence[int]] | None = None, regions: Regions | None = None
@@ -96,13 +110,32 @@ class MultiTaskModel(nn.Module):
             regions: called with each image's class map (None where not asked for); gives further proposals for each image,
                 (P, 4) float32 in pixels of the original image.
         """
-        with torch.autocast(batch.images.device.type, dtype=self.precision, enabled=self.precision is not None):
+        with self.autocast(batch):
+            if self.test_time is not None and len(self.test_time.views) > 1:
+                return predict_views(self, batch, self.test_time, rows=rows or {}, regions=regions)
             features = self.features(batch)
             maps = self._answers("segmentation", features, batch, rows or {})
             if regions is not None:
                 batch = with_proposals(batch, regions(maps))
             found = self._answers("detection", features, batch, rows or {})
         return [Prediction(detections, segmentation) for detections, segmentation in zip(found, maps)]
+
+    @torch.inference_mode()
+    def opinions(self, batch: Batch) -> list[Opinion]:
+        """What `predict` would say of each image, before the class of a pixel is decided: for averages over several models."""
+        with self.autocast(batch):
+            if self.test_time is not None and len(self.test_time.views) > 1:
+                return view_opinions(self, batch, self.test_time)
+            features = self.features(batch)
+            found = self._answers("detection", features, batch, {})
+            head = dict(self.heads.items()).get("segmentation")
+            if not isinstance(head, SegmentationHead):
+                return [Opinion(detections, None) for detections in found]
+            return [Opinion(*both) for both in zip(found, head.probabilities(features, batch, self.encode))]
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """The context of `precision`."""
+        return torch.autocast(batch.images.device.type, dtype=self.precision, enabled=self.precision is not None)
 
     def _answers(self, task: str, features: Features, batch: Batch, rows: Mapping[str, Sequence[int]]) -> list[Any]:
         asked = rows.get(task, range(len(batch)))
