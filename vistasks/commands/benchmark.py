@@ -54,6 +54,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--proposals", choices=["method", "segmentation"], default="method", help="as of infer")
     video.add_argument("--memory-frames", type=int, default=10_000, metavar="N", help="of the long run; 0: none (10000)")
     video.set_defaults(run=_video)
+    options = add_action(names, "video-options", "what --propose-every, --half and their like cost and gain, on labelled clips")
+    options.add_argument("--weights", required=True, metavar="PATH", help="a model of the generated shapes, such as the demo's")
+    options.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    options.add_argument("--clips", type=int, default=3, help="generated ones (default: 3)")
+    options.add_argument("--frames", type=int, default=60, help="of each clip (default: 60)")
+    options.set_defaults(run=_video_options)
     loader = add_action(names, "loader", "memory of the loader with and without workers over a generated COCO-sized index")
     loader.add_argument("--images", type=int, default=118_000, help="in the index (default: 118000)")
     loader.add_argument("--boxes", type=int, default=860_000, help="in the index (default: 860000)")
@@ -63,7 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(training)
     training.add_argument("--steps", type=int, default=20, help="optimizer steps of each measurement (default: 20)")
     training.set_defaults(run=_train)
-    for name in (search, size, detector, evaluation, joint, video, loader, training):
+    for name in (search, size, detector, evaluation, joint, video, options, loader, training):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -119,6 +125,14 @@ def _video(parsed: argparse.Namespace) -> int:
         ),
     )
     return print_numbers(parsed.json, result)
+
+
+def _video_options(parsed: argparse.Namespace) -> int:
+    from vistasks.benchmarks.video_options import benchmark
+
+    return print_numbers(
+        parsed.json, benchmark(parsed.weights, device=parsed.device, clips=parsed.clips, frames=parsed.frames)
+    )
 
 
 def _joint(parsed: argparse.Namespace) -> int:
