@@ -32,6 +32,7 @@ from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import region_decoding
 from vistasks.heads.test_time import TestTime
 from vistasks.models import MultiTaskModel
+from vistasks.proposals.trained import LearnedProposals
 from vistasks.types import Batch, ClassNames, Sample
 
 HEADER, CHECKSUM = "vistasks", "sha256"
@@ -166,6 +167,21 @@ class LoadedModel:
         self.model.to(device).to(memory_format=torch.channels_last).eval()
         self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._method = build_proposals(self.config.proposals.model_copy(update={"cache": None}))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file, as those of several models that answer as one."""
+        return [self.path]
+
+    @property
+    def heads(self) -> Mapping[str, Mapping[str, Any]]:
+        """The options of each task's head, as the config has them."""
+        return self.config.model.heads
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether there is a detector that was trained on proposals from outside; one with an rpn may have none but its own."""
+        return "detection" in self.heads and not (isinstance(self._method, LearnedProposals) and self._method.trained is None)
 
     def speed_up(self, *, half: bool = False, compiled: bool = False) -> None:
         """Predicts in 16 bits (float16 on CUDA, bfloat16 elsewhere), and with a compiled trunk; both change results a little.

@@ -16,8 +16,9 @@ from vistasks.atomic import replacing
 from vistasks.datasets.images import IMAGE_SUFFIXES, read_image
 from vistasks.drawing.draw import draw
 from vistasks.drawing.palette import Colour, model_colours
+from vistasks.ops.box_fusion import BoxFusion
 from vistasks.sources import is_video, list_pictures
-from vistasks.types import Batch, ClassNames, Detections, Prediction
+from vistasks.types import ClassNames, Detections, Prediction
 from vistasks.video.protocols import Overlay
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ TASKS = ("detect", "segment")
 class Model(Protocol):
     """What predicts a batch: boxes and class maps in pixels of the pictures as they were before batching."""
 
-    def predict(self, batch: Batch) -> list[Prediction]: ...
+    def predict(self, batch: Any) -> list[Prediction]: ...
 
 
 class PredictorBackend(Protocol):
-    """What a predictor drives; `vistasks.checkpoint.LoadedModel` is one. ``make_batch`` gives batches on the model's device."""
+    """What a predictor drives; `vistasks.checkpoint.LoadedModel` is one. ``make_batch`` gives what the model takes."""
 
     @property
     def model(self) -> Model: ...
@@ -43,7 +44,7 @@ class PredictorBackend(Protocol):
 
     def propose(self, image: np.ndarray) -> np.ndarray | None: ...
 
-    def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> Batch: ...
+    def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> Any: ...
 
 
 class Picture(NamedTuple):
@@ -272,7 +273,7 @@ def _picture(source: Any) -> Picture:
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     device: str = "auto",
     *,
     tasks: Sequence[str] = TASKS,
@@ -280,24 +281,28 @@ def load(
     batch_size: int = 1,
     tta: str = "",
     window: int | None = None,
+    fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
 ) -> Predictor:
     """A `Predictor` of a trained model.
 
     Args:
-        path: a run folder (its best weights) or a checkpoint (.safetensors).
+        path: a run folder (its best weights) or a checkpoint (.safetensors); or several, which answer together: boxes by
+            weighted boxes fusion, class maps by the mean of the probabilities.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         tasks: "detect", "segment" or both.
         score: detections below this score are left out.
         batch_size: pictures that go through the network at once.
         tta: boxes fused and class maps averaged over flips and scales of each picture, such as "flip,0.75,1.25".
         window: larger pictures are segmented window by window, each so many pixels a side.
+        fusion: how boxes of several models or views become one set.
     """
-    from vistasks.checkpoint import load_model  # PyTorch and the rest are loaded with it
+    from vistasks.ensemble import Ensemble, load_models  # PyTorch and the rest are loaded with it
     from vistasks.heads.test_time import parse_views
     from vistasks.models.folding import fold_batchnorm
 
-    loaded = load_model(path, device)
-    fold_batchnorm(loaded.model)
+    loaded = load_models(path, device, fusion)
+    for member in loaded.members if isinstance(loaded, Ensemble) else [loaded]:
+        fold_batchnorm(member.model)
     if tta or window is not None:
-        loaded.look(parse_views(tta, window=window))
+        loaded.look(parse_views(tta, window=window, fusion=fusion))
     return Predictor(loaded, tasks=tasks, score=score, batch_size=batch_size)

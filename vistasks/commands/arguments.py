@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,23 @@ def add_action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 def config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file (see configs/)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
+
+
+def weights_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="a checkpoint (.safetensors) or a run folder; several answer together, boxes fused and class maps averaged",
+    )
+
+
+def given_weights(parsed: argparse.Namespace) -> list[str]:
+    """The files and folders of ``--weights``; ``key.path=value`` after them goes to the overrides, where it belongs."""
+    overrides = [text for text in parsed.weights if re.match(r"[\w.]+=", text) and not Path(text).exists()]
+    parsed.overrides = [*overrides, *parsed.overrides]
+    return [text for text in parsed.weights if text not in overrides]
 
 
 def test_time_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,15 +6,25 @@ import argparse
 import json
 from pathlib import Path
 
-from vistasks.commands.arguments import config_arguments, test_time, test_time_arguments
+from vistasks.commands.arguments import (
+    box_fusion,
+    config_arguments,
+    given_weights,
+    test_time,
+    test_time_arguments,
+    weights_argument,
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     test_time_arguments(parser)
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    weights_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="write the whole report here")
     parser.add_argument("--report", metavar="DIR", help="write report.html and report.json here: errors, curves, pictures")
+    parser.add_argument(
+        "--gain", action="store_true", help="each of --weights alone, without --tta, as well: what is gained at what cost"
+    )
     parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_evaluate)
@@ -23,6 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _evaluate(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
+    weights = given_weights(parsed)
     overrides = [*parsed.overrides, *([f"evaluate.engine={parsed.engine}"] if parsed.engine else [])]
     config = load_config(parsed.config, overrides)
     from rich.console import Console
@@ -30,17 +41,20 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
     from vistasks.atomic import write_text
     from vistasks.evaluate import evaluate
-    from vistasks.metrics.tables import report_tables
+    from vistasks.metrics.tables import gain_table, report_tables
 
-    print(f"weights      {Path(parsed.weights).resolve()}")
+    for path in weights:
+        print(f"weights      {Path(path).resolve()}")
     print(f"data         {Path(config.data.root).resolve()}", flush=True)
     report = evaluate(
         config,
-        parsed.weights,
+        weights,
         device=parsed.device,
         track=lambda loader: track(loader, "evaluating", transient=True),
         test_time=test_time(parsed),
+        fusion=box_fusion(parsed),
         page=Path(parsed.report) if parsed.report else None,
+        gain=parsed.gain,
     )
     for text in report.get("skipped", {}).values():
         print(f"skipped      {text}")
@@ -49,6 +63,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         console.print(table)
     seconds = report["model_seconds_per_image"]
     console.print(f"{report['images']} pictures, {seconds:.3f} s a picture in the model", highlight=False)
+    if "gain" in report:
+        console.print(gain_table(report["gain"]))
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(report, indent=1))
         print(f"report: {Path(parsed.json).resolve()}")

@@ -6,14 +6,14 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from vistasks.commands.arguments import test_time, test_time_arguments
+from vistasks.commands.arguments import box_fusion, test_time, test_time_arguments, weights_argument
 
 if TYPE_CHECKING:
     from vistasks.video.options import InferOptions
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    weights_argument(parser)
     parser.add_argument("--source", required=True, help="a picture, folder, glob in quotes, video file, camera number or address")
     parser.add_argument("--output", metavar="DIR", help="where the results go; may be left out with --show or --serve")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -90,7 +90,14 @@ def _infer(parsed: argparse.Namespace) -> int:
 
     options = _options(parsed)
     tasks = [task.strip() for task in parsed.tasks.split(",")]
-    predictor = load(parsed.weights, parsed.device, tasks=tasks, score=parsed.score, batch_size=parsed.batch_size)
+    predictor = load(
+        parsed.weights,
+        parsed.device,
+        tasks=tasks,
+        score=parsed.score,
+        batch_size=parsed.batch_size,
+        fusion=box_fusion(parsed),
+    )
     averaged = test_time(parsed)
     if averaged is not None:
         predictor.look(averaged)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
+GAINED = ("AP", "AP50", "mIoU")  # the numbers that `gain_table` shows
 WIDTH = 78  # characters: the captions stay readable under short class names
 
 
@@ -28,6 +29,25 @@ def detection_table(result: Mapping[str, Any], *, title: str = "detection") -> T
 def segmentation_table(result: Mapping[str, Any], *, title: str = "segmentation") -> Table:
     """What `MeanIoU` computed: one row per class and one for all; the protocol below."""
     return _table(result, title=title, total={"IoU": "mIoU", "accuracy": "mean_class_accuracy"})
+
+
+def gain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The "gain" of `vistasks.evaluate.evaluate`: its rows, and the last against the best of the others."""
+    names = [name for name in GAINED if any(row["numbers"].get(name) is not None for row in rows)]
+    table = Table(title="gain and cost", caption="s: seconds a picture in the model", caption_justify="left", min_width=WIDTH)
+    table.add_column("", overflow="fold")
+    for name in (*names, "s", "times"):
+        table.add_column(name, justify="right", no_wrap=True)
+    least = min(row["seconds"] for row in rows)
+    for row in rows:
+        cells = [_cell(row["numbers"].get(name)) for name in names]
+        table.add_row(row["name"], *cells, _cell(row["seconds"]), f"{row['seconds'] / least:.1f}")
+    table.add_section()
+    best = {name: max((v for row in rows[:-1] if (v := row["numbers"].get(name)) is not None), default=None) for name in names}
+    gained = [(rows[-1]["numbers"].get(name), best[name]) for name in names]
+    cells = ["-" if now is None or before is None else f"{now - before:+.3f}" for now, before in gained]
+    table.add_row("last against the best before", *cells, "", "")
+    return table
 
 
 def _table(result: Mapping[str, Any], *, title: str, total: Mapping[str, str]) -> Table:

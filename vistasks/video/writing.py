@@ -232,7 +232,7 @@ def _described(source: FrameSource, predictor: Predictor, options: InferOptions,
     chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_INFLUENCE}
     return {
         "source": _file_facts(Path(source.where)),
-        "weights": _file_facts(Path(getattr(predictor.backend, "path", ""))),
+        "weights": [_file_facts(path) for path in getattr(predictor.backend, "paths", [])],
         "--tasks": list(predictor.tasks),
         "--score": predictor.score,
         "--batch": predictor.batch_size,
