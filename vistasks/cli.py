@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vistasks.commands import (
+    audit,
     benchmark,
     calibrate,
     compress,
@@ -95,6 +96,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "train": (train.add, "Train a detector, a segmenter or both over one trunk, as a config says."),
     "evaluate": (evaluate.add, "Measure trained weights on a config's validation data: COCO and VOC AP, IoU."),
     "calibrate": (calibrate.add, "Make a trained detector's scores say how often they are right."),
+    "audit": (audit.add, "Find labels that are probably wrong or missing, by what a trained model says of them."),
     "compress": (compress.add, "Make a trained detector's fully connected layers smaller, by truncated SVD."),
     "infer": (infer.add, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
     "data": (data.add, "Prepare, check and look at data sets."),

@@ -69,7 +69,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(training)
     training.add_argument("--steps", type=int, default=20, help="optimizer steps of each measurement (default: 20)")
     training.set_defaults(run=_train)
-    for name in (search, size, detector, evaluation, joint, video, options, loader, training):
+    labels = add_action(names, "audit", "labels damaged on purpose in generated shapes, and how many of them the audit finds")
+    labels.add_argument("--weights", required=True, metavar="PATH", help="a run on shapes with a detector")
+    labels.add_argument("--output", required=True, metavar="DIR", help="the damaged data, what was damaged, and the audit")
+    labels.add_argument("--removed", type=int, default=30, help="labels taken away (default: 30)")
+    labels.add_argument("--changed", type=int, default=30, help="labels given another class (default: 30)")
+    labels.add_argument("--top", type=int, default=60, help="entries that count (default: 60)")
+    labels.add_argument("--data-seed", type=int, default=8, help="of the pictures (default: 8; 7: those of data/shapes)")
+    labels.add_argument("--seed", type=int, default=0, help="of the damage (default: 0)")
+    labels.set_defaults(run=_labels)
+    for name in (search, size, detector, evaluation, joint, video, options, loader, training, labels):
         name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
@@ -176,6 +185,23 @@ def _benchmark_evaluate(parsed: argparse.Namespace) -> int:
     from vistasks.benchmarks.evaluate import benchmark
 
     return print_numbers(parsed.json, benchmark())
+
+
+def _labels(parsed: argparse.Namespace) -> int:
+    if parsed.top < 1:
+        raise ValueError(f"--top must be at least 1; received {parsed.top}")
+    from vistasks.benchmarks.audit import benchmark
+
+    result = benchmark(
+        parsed.weights,
+        Path(parsed.output),
+        removed=parsed.removed,
+        changed=parsed.changed,
+        top=parsed.top,
+        data_seed=parsed.data_seed,
+        seed=parsed.seed,
+    )
+    return print_numbers(parsed.json, result)
 
 
 def _loader(parsed: argparse.Namespace) -> int:

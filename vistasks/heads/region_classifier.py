@@ -162,6 +162,13 @@ class RegionClassifier(Head):
                 regions, totals = self._best(totals, boxes)
         return [self._detections(t / last, b, batch, index) for index, (t, b) in enumerate(zip(totals, boxes))]
 
+    def judge(self, features: Features, regions: Sequence[Tensor], encode: Encoder) -> tuple[Tensor, Tensor]:
+        """What the stages say on average of boxes as they are, none dropped or moved: probabilities (R, K + 1), and the boxes
+        (R, K or 1, 4), not clipped, where the first stage would put an object of each class."""
+        said = [self(features, regions, encode, stage) for stage in range(len(self.stages))]
+        boxes = self._predictor(0).boxes(torch.cat([r.float() for r in regions]), said[0][1])
+        return torch.stack([logits.softmax(dim=1) for logits, _ in said]).mean(dim=0), boxes
+
     def proposals(self, features: Features, batch: Batch) -> list[Tensor]:
         """The regions (P, 4) of each image that `predict` judges: the batch's, after those of the ``rpn`` if there is one."""
         if self.rpn is None:
