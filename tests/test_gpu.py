@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 from tests.heads.contract import CLASSES, scene, small_trunk
 from vistasks.batching import to_device
+from vistasks.benchmarks.video import write_clip
 from vistasks.models import MultiTaskModel
 from vistasks.registry import HEADS
+from vistasks.video.sources import VideoReader
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")]
 
@@ -56,3 +59,9 @@ def test_reduced_precision_trains(dtype: torch.dtype) -> None:
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_hardware_decodes_the_same_frames(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 20, (240, 320))
+    for soft, hard in zip(VideoReader(clip), VideoReader(clip, decoder="hardware"), strict=True):
+        assert soft.seconds == hard.seconds and np.abs(soft.image.astype(int) - hard.image).max() <= 2

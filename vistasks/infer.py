@@ -149,7 +149,8 @@ def _infer_video(predictor: Predictor, source: FrameSource, output: Path | None,
         task = bar.add_task("predicting", total=source.frames or None)
 
         def shown(report: VideoReport) -> None:
-            bar.update(task, completed=report.frames)
+            dropped = f", {source.dropped} dropped" if source.dropped else ""
+            bar.update(task, completed=report.frames, description=f"predicting{dropped}")
 
         if output is None:
             report = watch_frames(predictor, source, options, shown=shown)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from vistasks.checkpoint import LoadedModel
 from vistasks.datasets.coco_masks import decode_segmentation
 from vistasks.infer import Summary, infer, print_summary
 from vistasks.predictor import Predictor
+from vistasks.video import hardware
 from vistasks.video.options import InferOptions
 from vistasks.video.run import infer_frames
 from vistasks.video.sources import Frame, VideoReader
@@ -132,11 +134,23 @@ def test_sound_is_copied_as_it_is(tmp_path: Path) -> None:
     assert not summary.warnings and summary.video is not None and summary.video.frames == 50
 
 
-def test_sound_that_an_mp4_cannot_hold_is_left_out_with_a_warning(tmp_path: Path) -> None:
-    source = write_with_sound(tmp_path / "clip.mkv", 10, codec="pcm_s16le")
-    summary = run(source, tmp_path / "out")
-    assert len(summary.warnings) == 1 and "clip.mkv: its sound (pcm_s16le) cannot be copied" in summary.warnings[0]
-    assert len(list(VideoReader(tmp_path / "out" / "clip.mp4"))) == 10
+def test_sound_that_an_mp4_cannot_hold_is_encoded(tmp_path: Path) -> None:
+    source = write_with_sound(tmp_path / "clip.mkv", 50, codec="pcm_s16le")
+    summary = run(source, tmp_path / "out", part_frames=20)
+    assert not summary.warnings and len(list(VideoReader(tmp_path / "out" / "clip.mp4"))) == 50
+    with av.open(str(tmp_path / "out" / "clip.mp4")) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    tone = np.sin(np.arange(2 * 44100) * 0.06) * 9000 / 32768
+    assert abs(len(heard) - len(tone)) < 3000
+    assert np.corrcoef(heard[8000:80000], tone[8000:80000])[0, 1] > 0.99  # the same tone, at the same time
+
+
+def test_a_machine_without_a_decoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_numbered(tmp_path / "clip.mp4", [0, 0.1])
+    monkeypatch.setattr(hardware, "hwdevices_available", lambda: ["drm"])  # which decodes nothing by itself
+    with pytest.raises(ValueError, match=r"clip\.mp4: --decoder hardware: no device .* \(drm: .+\); leave --decoder out"):
+        run(source, tmp_path / "out", decoder="hardware")
 
 
 def test_what_else_can_be_written(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def _add_speed(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--segment-every", type=int, default=1, metavar="M", help="video: the class map on every M-th frame")
     group.add_argument("--threads", type=int, metavar="N", help="frames at whose proposals it works at once (default: all cores)")
+    group.add_argument("--decoder", choices=["software", "hardware"], default="software", help="what decodes a video file")
 
 
 def _add_video(group: argparse._ArgumentGroup) -> None:

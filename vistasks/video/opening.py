@@ -24,7 +24,7 @@ def open_frames(source: str | Path, options: InferOptions, *, output: Path | Non
 
         return open_live(str(source), reconnect=options.reconnect, tell=_say if options.progress else lambda words: None)
     if is_video(source) and not Path(source).is_dir():
-        return VideoReader(source)
+        return VideoReader(source, decoder=options.decoder)
     if options.frame_rate is not None:
         from vistasks.video.folder import FolderReader
 

@@ -11,7 +11,7 @@ Masks = Literal["none", "png", "rle"]
 
 # options that do not change what is written: a resumed run may have others
 WITHOUT_INFLUENCE = frozenset(
-    {"on_error", "progress", "threads", "resume", "part_frames", "reconnect", "serve", "serve_host", "show"}
+    {"on_error", "progress", "threads", "resume", "part_frames", "reconnect", "serve", "serve_host", "show", "decoder"}
 )
 
 
@@ -26,6 +26,7 @@ class InferOptions:
         proposals: "method": the model's own proposal method; "segmentation": the connected parts of the class map.
         segment_every: compute the class map on every N-th frame only; the frames between have the last one.
         threads: frames whose proposals are computed at once; None: as many as there are cores.
+        decoder: of a video file: "software", or "hardware": a device of the machine, an error where there is none.
         video: write the drawn frames as an mp4.
         save_frames: write every drawn frame as frames/NUMBER.jpg.
         crop: write every detection's part of the picture as crops/CLASS/NUMBER_INDEX.jpg.
@@ -48,6 +49,7 @@ class InferOptions:
     proposals: Literal["method", "segmentation"] = "method"
     segment_every: int = 1
     threads: int | None = None
+    decoder: Literal["software", "hardware"] = "software"
     video: bool = True
     save_frames: bool = False
     crop: bool = False

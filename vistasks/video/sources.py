@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
+from vistasks.video.hardware import accelerator, hardware_for
+
 SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv", ".3gp"})
 
+_LOCAL = {"protocol_whitelist": "file"}  # a list of addresses posing as a video must not fetch anything
 _NO_VIDEOS = ("tty", "image2", "hls", "concat")  # formats by which FFmpeg takes a text, a picture or a list of files for a video
 _HIGH_DEFINITION = 576  # lines; pictures with more have BT.709 colours where the file says nothing, as players assume
 _UNKNOWN_COLOURS = 2  # AVCOL_SPC_UNSPECIFIED
@@ -42,11 +46,15 @@ class VideoReader:
         truncated: the last iteration ended earlier than the header promises.
         damaged: places that did not decode in the last iteration.
 
+    Args:
+        path: the file.
+        decoder: "hardware": a device of the machine decodes it; see `vistasks.video.hardware`.
+
     Raises:
-        ValueError: no such file, no video in it, or (when iterated) not a single frame that decodes.
+        ValueError: no such file, no video in it, no device for it, or (when iterated) not a single frame that decodes.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, decoder: Literal["software", "hardware"] = "software") -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"{self.path.absolute()}: there is no such video file")
@@ -57,6 +65,7 @@ class VideoReader:
             self.rate = sensible_rate(stream)
             self.frames = stream.frames
             self._promised = _promised_seconds(container)
+        self._device = hardware_for(self.path, _LOCAL) if decoder == "hardware" else None
 
     @property
     def problem(self) -> str | None:
@@ -76,7 +85,7 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         self.truncated, self.damaged = False, 0
         number, seconds = -1, 0.0
-        with self._open() as container:
+        with self._open(self._device) as container:
             start = (container.start_time or 0) / av.time_base
             for frame in self._decoded(container):
                 number += 1
@@ -105,10 +114,10 @@ class VideoReader:
             self.damaged += sum(frame.is_corrupt for frame in frames)
             yield from frames  # type: ignore[misc] # a video stream's packets hold video frames
 
-    def _open(self) -> av.container.InputContainer:
+    def _open(self, device: str | None = None) -> av.container.InputContainer:
         try:
-            # a list of addresses posing as a video must not fetch anything
-            container = av.open(str(self.path.absolute()), options={"protocol_whitelist": "file"})
+            hwaccel = accelerator(device) if device else None
+            container = av.open(str(self.path.absolute()), options=_LOCAL, hwaccel=hwaccel)
         except av.FFmpegError as error:
             raise ValueError(f"{self.path}: not a video that FFmpeg can read, or cut off: {error.strerror}") from None
         kind = container.format.name
