@@ -16,6 +16,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     joint.add_argument("--epochs", type=int, help="of each of the three (default: the config's)")
     joint.add_argument("--minutes", type=float, help="of training steps for each of the three, instead of --epochs")
     joint.set_defaults(run=_joint)
+    ablation = add_action(names, "ablation", "one config, and what single changes to it do, at equal epochs")
+    config_arguments(ablation)
+    ablation.add_argument("--changes", required=True, metavar="FILE", help="YAML: a row's name: [key.path=value, ...]")
+    ablation.add_argument("--output", required=True, metavar="DIR", help="the study's folder; run again, it goes on from there")
+    ablation.add_argument("--epochs", type=int, help="of each training (default: the config's)")
+    ablation.set_defaults(run=_ablation)
 
 
 def _joint(parsed: argparse.Namespace) -> int:
@@ -26,5 +32,17 @@ def _joint(parsed: argparse.Namespace) -> int:
 
     output = Path(parsed.output)
     print_study(study_joint(config, output, epochs=parsed.epochs, minutes=parsed.minutes))
+    print(f"study: {output.resolve()}: study.json, study.md")
+    return 0
+
+
+def _ablation(parsed: argparse.Namespace) -> int:
+    from vistasks.config import read_config
+
+    values, _ = read_config(parsed.config, parsed.overrides)
+    from vistasks.studies.ablation import print_study, read_changes, study_ablation
+
+    output = Path(parsed.output)
+    print_study(study_ablation(values, read_changes(parsed.changes), output, epochs=parsed.epochs))
     print(f"study: {output.resolve()}: study.json, study.md")
     return 0
