@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import vistasks
 from vistasks.batching import to_device
 from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.config import Config, Engine
@@ -18,8 +19,12 @@ from vistasks.heads.test_time import TestTime
 from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
 from vistasks.models import MultiTaskModel
 from vistasks.ops.box_fusion import BoxFusion
+from vistasks.prediction_log import PredictionLog, Step, data_facts, file_digest
 from vistasks.reports import EvaluationReport
+from vistasks.run_folder import flat
 from vistasks.types import Batch, ClassNames, Sample
+
+Steps = Iterator[Step]
 
 
 def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: Engine) -> dict[str, Any]:
@@ -35,28 +40,34 @@ def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: Engine) -> 
 
 
 def evaluate_model(
-    model: MultiTaskModel | EnsembleModel,
-    loader: Iterable[tuple[Any, list[Sample]]],
-    metrics: dict[str, Any],
-    device: torch.device,
+    model: MultiTaskModel, loader: Iterable[tuple[Batch, list[Sample]]], metrics: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
     """Updates the metrics over all batches; returns counts and the seconds spent in the model per image.
 
     The model is put into ``eval()`` mode and back.
     """
+    return _tally(_predicted(model, loader, device), metrics)
+
+
+def _predicted(model: MultiTaskModel | EnsembleModel, loader: Iterable[tuple[Any, list[Sample]]], device: torch.device) -> Steps:
     was_training = model.training
     model.eval()
-    images, seconds = 0, 0.0
     for batch, originals in loader:
         start = time.perf_counter()
         placed: Any = to_device(batch, device) if isinstance(batch, Batch) else batch
         predictions = model.predict(placed)
-        seconds += time.perf_counter() - start
-        images += len(originals)
-        for prediction, sample in zip(predictions, originals):
+        yield Step(predictions, originals, time.perf_counter() - start)
+    model.train(was_training)
+
+
+def _tally(steps: Iterable[Step], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    images, seconds = 0, 0.0
+    for predictions, samples, taken in steps:
+        seconds += taken
+        images += len(samples)
+        for prediction, sample in zip(predictions, samples):
             for metric in metrics.values():
                 metric.update(prediction, sample)
-    model.train(was_training)
     return {"images": images, "model_seconds_per_image": seconds / max(1, images)}
 
 
@@ -84,11 +95,12 @@ def evaluate(
     weights: str | Sequence[str],
     *,
     device: str = "auto",
-    track: Any = lambda loader: loader,
+    track: Callable[[Steps, int], Iterable[Step]] = lambda steps, total: steps,
     test_time: TestTime | None = None,
     fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
     page: Path | None = None,
     gain: bool = False,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """The report of a trained model on the config's validation data: the metrics' results under their keys.
 
@@ -97,52 +109,122 @@ def evaluate(
             model and its input size are the checkpoint's.
         weights: a checkpoint or a run folder; several answer together (`vistasks.ensemble`).
         device: "auto", "cpu" or "cuda".
-        track: wraps the loader, for a progress bar.
+        track: wraps the batches, so many, for a progress bar.
         test_time: how each picture is looked at, in several views and windows; None: once and whole.
         fusion: how the boxes of several models become one set.
-        page: a folder for ``report.html`` and ``report.json`` (`vistasks.reports`); what is returned has their content then.
+        page: a folder for ``report.html`` and ``report.json`` (`vistasks.reports`); what is returned has their content then. The
+            predictions are kept there as they come.
         gain: evaluate each model alone and in one view as well; "gain" of the report has what each gets and costs.
+        resume: take the predictions that ``page`` has of an evaluation that was cut off, and make the others.
     """
     weights = [weights] if isinstance(weights, str) else list(weights)
-    if gain and len(weights) < 2 and (test_time is None or test_time == TestTime()):
-        raise ValueError("--gain: there is nothing to compare: give several --weights, or --tta")
-    if not config.data.evaluates:
-        raise ValueError("data.val is empty: nothing says which part of the data is evaluated, such as data.val={split: val}")
-    loaded = load_models(weights, device, fusion)
-    alone = [evaluate(config, path, device=device, track=track) for path in weights] if gain else []
-    if test_time is not None:
-        loaded.look(test_time)
-    if (decoding := config.model.heads.get("detection", {}).get("decoding")) is not None:
-        loaded.decode_with(decoding)
-    first = loaded.members[0] if isinstance(loaded, Ensemble) else loaded
-    model = first.config.model.model_copy(update={"heads": dict(loaded.heads)})
-    config = config.model_copy(update={"model": model, "input": first.config.input})
-    data = build_dataset(config, "val", loaded.classes)
-    tasks = list(loaded.heads)
-    pipeline = build_pipeline(config, data, training=False)
-    _, loader = build_loader(config, pipeline, classes=loaded.classes, divisor=first.model.divisor, training=False)
-    metrics = build_metrics(loaded.classes, tasks, config.evaluate.engine)
-    watched = dict(metrics)
-    if page is not None:
-        watched["page"] = collected = EvaluationReport(loaded.classes, tasks)
-    batches = _for_members(track(loader), loaded) if isinstance(loaded, Ensemble) else track(loader)
-    counts = evaluate_model(loaded.model, batches, watched, loaded.device)
-    paths = [str(path) for path in loaded.paths]
-    report: dict[str, Any] = {"weights": paths[0] if len(paths) == 1 else paths, "data": config.data.source("val"), **counts}
-    if len(paths) > 1:
-        report["fusion"] = asdict(fusion)
-    if test_time is not None:
-        report["test_time"] = asdict(test_time)
-    report |= {key: metric.compute() for key, metric in metrics.items()}
-    report |= {"skipped": dict(loader.skipped)} if config.data.on_error == "skip" else {}
-    report["headline"] = headline(report)
+    _check(config, weights, test_time, gain=gain, resume=resume, page=page)
+    evaluation = _Evaluation(config, weights, device, test_time, fusion)
+    alone: list[dict[str, Any]] = []
+    for number, path in enumerate(weights if gain else [], 1):
+        log = None if page is None else page / f"alone_{number}.jsonl"
+        alone.append(_Evaluation(config, [path], device, None, fusion).run(track, log=log, resume=resume))
+    collected = EvaluationReport(evaluation.loaded.classes, evaluation.tasks) if page is not None else None
+    report = evaluation.run(track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume)
     if gain:
         report["gain"] = [_cost(one, one["weights"]) for one in alone]
         report["gain"].append(_cost(report, together(len(weights), test_time)))
-    if page is not None:
-        report = collected.compute(report, metrics)
+    if page is not None and collected is not None:
+        report = collected.compute(report, evaluation.metrics)
         collected.write(page, report)
     return report
+
+
+def _check(
+    config: Config, weights: Sequence[str], test_time: TestTime | None, *, gain: bool, resume: bool, page: Path | None
+) -> None:
+    if gain and len(weights) < 2 and (test_time is None or test_time == TestTime()):
+        raise ValueError("--gain: there is nothing to compare: give several --weights, or --tta")
+    if resume and page is None:
+        raise ValueError("--resume: predictions are kept in the folder of --report, and none is given")
+    if not config.data.evaluates:
+        raise ValueError("data.val is empty: nothing says which part of the data is evaluated, such as data.val={split: val}")
+
+
+class _Evaluation:
+    """Models and the data that they are evaluated on; see `evaluate`."""
+
+    def __init__(
+        self, config: Config, weights: Sequence[str], device: str, test_time: TestTime | None, fusion: BoxFusion
+    ) -> None:
+        self.loaded = loaded = load_models(weights, device, fusion)
+        self.test_time, self.fusion = test_time, fusion
+        if test_time is not None:
+            loaded.look(test_time)
+        self.decoding = config.model.heads.get("detection", {}).get("decoding")
+        if self.decoding is not None:
+            loaded.decode_with(self.decoding)
+        first = loaded.members[0] if isinstance(loaded, Ensemble) else loaded
+        model = first.config.model.model_copy(update={"heads": dict(loaded.heads)})
+        self.config = config.model_copy(update={"model": model, "input": first.config.input})
+        self.tasks = list(loaded.heads)
+        self.data = build_dataset(self.config, "val", loaded.classes)
+        pipeline = build_pipeline(self.config, self.data, training=False)
+        self.order, self.loader = build_loader(
+            self.config, pipeline, classes=loaded.classes, divisor=first.model.divisor, training=False
+        )
+        self.metrics = build_metrics(loaded.classes, self.tasks, config.evaluate.engine)
+
+    def run(
+        self,
+        track: Callable[[Steps, int], Iterable[Step]],
+        *,
+        page: EvaluationReport | None = None,
+        log: Path | None = None,
+        resume: bool = False,
+    ) -> dict[str, Any]:
+        """The report; ``page`` is fed beside the metrics, predictions are kept in ``log``."""
+        watched = self.metrics if page is None else {**self.metrics, "page": page}
+        steps = self._steps() if log is None else self._logged_steps(log, resume)
+        counts = _tally(track(steps, len(self.order)), watched)
+        paths = [str(path) for path in self.loaded.paths]
+        report: dict[str, Any] = {"weights": paths[0] if len(paths) == 1 else paths, "data": self.config.data.source("val")}
+        report |= counts
+        if len(paths) > 1:
+            report["fusion"] = asdict(self.fusion)
+        if self.test_time is not None:
+            report["test_time"] = asdict(self.test_time)
+        report |= {key: metric.compute() for key, metric in self.metrics.items()}
+        report |= {"skipped": dict(self.loader.skipped)} if self.config.data.on_error == "skip" else {}
+        return {**report, "headline": headline(report)}
+
+    def _steps(self) -> Steps:
+        batches: Iterable[Any] = self.loader
+        if isinstance(self.loaded, Ensemble):
+            batches = _for_members(self.loader, self.loaded)
+        return _predicted(self.loaded.model, batches, self.loaded.device)
+
+    def _logged_steps(self, path: Path, resume: bool) -> Steps:
+        log = PredictionLog(path, self._facts(), batch_size=self.config.evaluate.batch_size, resume=resume)
+        try:
+            yield from log.replay(self.data, self.loaded.classes)
+            self.order.start = log.batches
+            self.loader.skipped |= log.skipped
+            for step in self._steps() if log.batches < len(self.order) else ():
+                log.append(step, self.loader.skipped)
+                yield step
+        finally:
+            log.close()
+
+    def _facts(self) -> dict[str, Any]:
+        """All that predictions depend on; the computer itself is left out."""
+        values = self.config.model_dump(mode="json")
+        chosen = {"seed": values["seed"], "data": values["data"], "evaluate": values["evaluate"]}
+        return {
+            "vistasks": vistasks.__version__,
+            "device": self.loaded.device.type,
+            "weights": ", ".join(file_digest(path) for path in self.loaded.paths),
+            "views": self.test_time and asdict(self.test_time),
+            "fusion": asdict(self.fusion) if len(self.loaded.paths) > 1 else None,
+            **flat({**chosen, "proposals": {"method": values["proposals"]["method"]}}),
+            "model.heads.detection.decoding": self.decoding,
+            **data_facts(self.data),
+        }
 
 
 def _for_members(loader: Iterable[tuple[Batch, list[Sample]]], ensemble: Ensemble) -> Iterator[tuple[list[Batch], list[Sample]]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vistasks.commands.arguments import (
     box_fusion,
@@ -25,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gain", action="store_true", help="each of --weights alone, without --tta, as well: what is gained at what cost"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an evaluation that was cut off, by the predictions in --report"
+    )
     parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_evaluate)
@@ -37,7 +42,6 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     overrides = [*parsed.overrides, *([f"evaluate.engine={parsed.engine}"] if parsed.engine else [])]
     config = load_config(parsed.config, overrides)
     from rich.console import Console
-    from rich.progress import track
 
     from vistasks.atomic import write_text
     from vistasks.evaluate import evaluate
@@ -50,11 +54,12 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         config,
         weights,
         device=parsed.device,
-        track=lambda loader: track(loader, "evaluating", transient=True),
+        track=_bar,
         test_time=test_time(parsed),
         fusion=box_fusion(parsed),
         page=Path(parsed.report) if parsed.report else None,
         gain=parsed.gain,
+        resume=parsed.resume,
     )
     for text in report.get("skipped", {}).values():
         print(f"skipped      {text}")
@@ -71,3 +76,15 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     if parsed.report:
         print(f"page: {(Path(parsed.report) / 'report.html').resolve()}")
     return 0
+
+
+def _bar(batches: Iterable[Any], total: int) -> Iterator[Any]:
+    """Yields the batches under a bar, if somebody looks at it (standard error is a terminal)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("evaluating"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("batches")
+    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(batches, total=total)
