@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vistasks.datasets.shapes_drawing import random_background
 from vistasks.metrics import CocoAveragePrecision
 from vistasks.metrics.coco_ap import TWELVE
-from vistasks.types import Detections, Labelled, Prediction, Sample
+from vistasks.reports import EvaluationReport
+from vistasks.types import ClassNames, Detections, Labelled, Prediction, Sample
 
 _HEIGHT, _WIDTH = 480, 640
 _OBJECTS_PER_IMAGE = 7  # COCO has 7.3
+_GROUNDS = 20  # different pictures
 
 
-def benchmark(*, images: int = 2500, detections: int = 246_000, classes: int = 80, seed: int = 0) -> dict[str, Any]:
+def benchmark(
+    *, images: int = 2500, detections: int = 246_000, classes: int = 80, seed: int = 0, report: Path | None = None
+) -> dict[str, Any]:
     """Both engines on the same records; the defaults are half of COCO val2017's pictures with nearly 100 detections each.
+
+    With ``report``, a folder, the page of `vistasks evaluate --report` is made of them as well.
 
     Returns the sizes, "seconds" ("update": feeding all pictures to the metric; then one `compute` by each engine, from the
     records to the result), "ratio" (pycocotools' seconds over hotcoco's), "max_difference" (over the twelve numbers and
     every class's AP, AP50 and AP75; one engine having a number that the other has not counts as infinite) and the
-    twelve "numbers" with their "protocol".
+    twelve "numbers" with their "protocol"; with ``report`` "page": its "bytes" and the "seconds" that it took.
     """
     names = tuple(f"class {label}" for label in range(classes))
     scenes = _scenes(images, detections, names, np.random.default_rng(seed))
@@ -38,6 +46,7 @@ def benchmark(*, images: int = 2500, detections: int = 246_000, classes: int = 8
         seconds[judge.engine] = time.perf_counter() - started
     result, expected = results
     return {
+        **({} if report is None else {"page": _page(report, metric, result, scenes)}),
         "images": images,
         "objects": sum(len(sample.labels) for _, sample in scenes),
         "detections": detections,
@@ -51,11 +60,23 @@ def benchmark(*, images: int = 2500, detections: int = 246_000, classes: int = 8
     }
 
 
+def _page(
+    folder: Path, metric: CocoAveragePrecision, result: dict[str, Any], scenes: list[tuple[Prediction, Sample]]
+) -> dict[str, float]:
+    started = time.perf_counter()
+    page = EvaluationReport(ClassNames(metric.class_names), ["detection"])
+    for prediction, sample in scenes:
+        page.update(prediction, sample)
+    report = {"weights": "generated detections", "images": len(scenes), "model_seconds_per_image": 0.0, "coco": result}
+    path = page.write(folder, page.compute({**report, "headline": {"AP": result["AP"]}}, {"coco": metric}))
+    return {"bytes": path.stat().st_size, "seconds": time.perf_counter() - started}
+
+
 def _scenes(images: int, detections: int, names: tuple[str, ...], rng: np.random.Generator) -> list[tuple[Prediction, Sample]]:
     """Objects of every size; about half of the detections near one (the label right nine times of ten), half anywhere."""
     counts = np.full(images, detections // images)
     counts[: detections % images] += 1
-    image = np.zeros((_HEIGHT, _WIDTH, 3), np.uint8)
+    grounds = [(255 * random_background(rng, _HEIGHT, _WIDTH)).astype(np.uint8) for _ in range(min(_GROUNDS, images))]
     labelled = Labelled(detection=frozenset(range(len(names))))
     scenes = []
     for index, count in enumerate(counts.tolist()):
@@ -70,7 +91,13 @@ def _scenes(images: int, detections: int, names: tuple[str, ...], rng: np.random
         scores = rng.random(count).astype(np.float32)
         path = f"generated/{index:06d}.jpg"
         sample = Sample(
-            f"{index:06d}", path, image, boxes=boxes, labels=labels, crowd=rng.random(objects) < 0.01, labelled=labelled
+            f"{index:06d}",
+            path,
+            grounds[index % len(grounds)],
+            boxes=boxes,
+            labels=labels,
+            crowd=rng.random(objects) < 0.01,
+            labelled=labelled,
         )
         scenes.append((Prediction(Detections(found, scores, found_labels, names)), sample))
     return scenes

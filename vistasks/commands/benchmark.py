@@ -35,6 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     detector.add_argument("--threads", type=int, default=1, help="default: 1")
     detector.set_defaults(run=_detector)
     evaluation = add_action(names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set")
+    evaluation.add_argument("--report", metavar="DIR", help="make the report page of the set as well")
     evaluation.set_defaults(run=_benchmark_evaluate)
     joint = add_action(names, "joint", "one joint pass beside torchvision's detector and segmenter one after the other")
     joint.add_argument("--image", metavar="FILE", help="a picture, scaled to 640x480 (default: a generated one)")
@@ -184,7 +185,7 @@ def _train(parsed: argparse.Namespace) -> int:
 def _benchmark_evaluate(parsed: argparse.Namespace) -> int:
     from vistasks.benchmarks.evaluate import benchmark
 
-    return print_numbers(parsed.json, benchmark())
+    return print_numbers(parsed.json, benchmark(report=Path(parsed.report) if parsed.report else None))
 
 
 def _labels(parsed: argparse.Namespace) -> int:
