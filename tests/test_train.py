@@ -24,7 +24,7 @@ from vistasks.training.state import Progress
 from vistasks.types import Batch
 
 JOINT = ("detection", "segmentation")
-OUTPUTS = {"config.yaml", "environment.json", "metrics.jsonl", "report.json", "curves.png"}
+OUTPUTS = {"config.yaml", "environment.json", "metrics.jsonl", "report.json", "curves.png", "curves.html", "samples"}
 CLOCK = ("images_per_second", "seconds")  # what a clock says in metrics.jsonl
 OUTPUTS |= {"best.safetensors", "best.json", "last.safetensors", "last.json", "checkpoints"}
 
@@ -81,6 +81,8 @@ def test_what_a_run_leaves(trained: tuple[Config, dict[str, Any]]) -> None:
     assert [line["epoch"] for line in lines_of(folder) if "evaluation" in line] == [10, 20]
     with Image.open(folder / "curves.png") as curves:
         assert curves.size[0] > 500
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["epoch_010.jpg", "epoch_020.jpg"]
+    assert "Samples, epoch 020" in (folder / "curves.html").read_text()
     best, last = read_checkpoint(folder / "best.safetensors"), read_checkpoint(folder / "last.safetensors")
     assert last.state["epoch"] == 20 and last.state["step"] == 40 and best.state["best"] == last.state["best"]
     assert not best.part("optimizer") and last.part("optimizer") and not last.part("raw")

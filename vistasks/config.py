@@ -179,6 +179,7 @@ class TrainConfig(Section):
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the averaged weights, which are then evaluated")
     early_stopping: PositiveInt | None = Field(default=None, description="stop after so many evaluations without a better one")
     validate_every: PositiveInt = Field(default=1, description="epochs between evaluations; the last is always evaluated")
+    samples: int = Field(default=4, ge=0, description="validation pictures drawn at each evaluation, into samples/; 0: none")
     monitor: str | None = Field(default=None, description="what 'best' means: AP, AP50, VOC_mAP, mIoU; null: mean of AP and mIoU")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -113,6 +114,11 @@ class TrainingDisplay:
             self._with_events(SummaryWriter.add_scalar, f"val/{name}", math.nan if value is None else value, step)
         text = "  ".join(f"{name} {'-' if value is None else format(value, '.3f')}" for name, value in numbers.items())
         self.note(f"epoch {epoch}: {text}{'  (best)' if better else ''}")
+
+    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """A picture (H, W, 3) uint8 RGB for TensorBoard."""
+        if self.active:
+            self._with_events(SummaryWriter.add_image, name, picture, step, None, "HWC")
 
     def note(self, line: str) -> None:
         """A line of its own, above the bar."""

@@ -22,7 +22,6 @@ from vistasks.checkpoint import Checkpoint
 from vistasks.config import Config
 from vistasks.datasets import Dataset
 from vistasks.devices import agreed, build_fabric, plain_words
-from vistasks.drawing.curves import save_curves
 from vistasks.ema import AveragedWeights
 from vistasks.loading import Batches, EpochOrder
 from vistasks.losses.processes import together
@@ -34,6 +33,7 @@ from vistasks.training.announce import announce
 from vistasks.training.debug_batch import save_debug_batch
 from vistasks.training.guards import GradientWatch, LoaderWatch, NotFinite, gradient_norm, refuse_non_finite
 from vistasks.training.memory import advice, ran_out
+from vistasks.training.pictures import RunPictures
 from vistasks.training.saving import Saver
 from vistasks.training.skipped import report_skipped
 from vistasks.training.state import Progress, TrainingState, seed_draws
@@ -46,7 +46,8 @@ def train(config: Config, *, resume: bool | str | Path = False) -> dict[str, Any
     """Trains, evaluates every few epochs, and returns the best evaluation's headline numbers.
 
     Writes into ``config.output``: config.yaml, environment.json, metrics.jsonl, TensorBoard events, best, last and some earlier
-    checkpoints, report.json of the best evaluation and curves.png. Nothing is written before data and model are built.
+    checkpoints, report.json of the best evaluation, curves.html, curves.png and samples of each evaluation. Nothing is written
+    before data and model are built.
 
     Args:
         config: the experiment.
@@ -121,6 +122,7 @@ class Run:
             self.state.restore(checkpoint)
         self.gradients = GradientWatch(self.progress.gradient_norms, scaled=config.train.precision == "16-mixed")
         self.saver = Saver(self.folder, config, data.classes, self._say)
+        self.pictures = RunPictures(self.folder, self._say)
         self.stop = StopRequest()
         self.watch = LoaderWatch(self._say)
 
@@ -151,8 +153,8 @@ class Run:
         if self.fabric.is_global_zero:
             if self.validation is None:
                 self.saver.best(self.state, insist=True)
-            save_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
-            names = ["best.safetensors", "last.safetensors", "report.json", "metrics.jsonl", "curves.png"]
+            self.pictures.curves(insist=True)
+            names = ["best.safetensors", "last.safetensors", "report.json", "metrics.jsonl", "curves.png", "curves.html"]
             print(f"done         {self.folder.resolve()}: {', '.join(name for name in names if (self.folder / name).exists())}")
         return progress.results
 
@@ -267,6 +269,11 @@ class Run:
         better = value is not None and (progress.best is None or value > progress.best)
         epoch = progress.epoch + 1
         display.evaluation(epoch, progress.step, numbers, time.perf_counter() - start, better)
+        if self.fabric.is_global_zero:
+            if (sheet := validation.samples.sheet()) is not None:
+                self.pictures.samples(sheet, epoch)
+                display.picture("val/samples", sheet, progress.step)
+            self.pictures.curves()
         if better or progress.best is None:
             progress.best, progress.best_epoch, progress.results = value, epoch, numbers
             if self.fabric.is_global_zero:

@@ -19,7 +19,8 @@ from vistasks.types import IGNORE_INDEX, Batch, Detections, Features, Sample
 
 LEAST_SCORE = 0.2  # of a detection that is looked at
 FAR, FAR_BOXES = 0.1, 20  # proposals with less IoU with every object show what "nothing" looks like; so many a picture
-SAME, APART, PART_OF = 0.5, 0.3, 0.7  # IoU of one place; less IoU than that: another place; share of a box within another
+SAME, APART, BESIDE = 0.5, 0.3, 0.2  # IoU of one place; less: another place; less: not even where a label of the class should be
+PART_OF = 0.7  # share of a box within another, of which it is a part
 
 
 class Witness:
@@ -175,7 +176,7 @@ class _Boxes:
             own = (sample.labels[:, None] == self.detected_labels[None]) & (iou == iou.max(axis=0, keepdims=True))
             best = np.where(own, iou, 0)
             nearest = best.argmax(axis=1)
-            some = best.max(axis=1) >= FAR
+            some = best.max(axis=1) >= BESIDE
             target[some] = self.detected[nearest[some]]
             placed = np.maximum(placed, best.max(axis=1)).astype(np.float32)
         return placed, target, best.max(axis=1)
@@ -192,7 +193,7 @@ class _Boxes:
         inside = _common(sample.boxes, others) / np.maximum(area, 1e-6)[None]
         hard = np.asarray(sample.difficult) | np.asarray(sample.crowd)
         taken = (iou >= APART) | (same & (inside >= PART_OF)) | (hard[:, None] & (inside >= SAME))
-        taken |= same & (iou >= FAR) & (by_detection < SAME)[:, None]  # where that label should be
+        taken |= same & (iou >= BESIDE) & (by_detection < SAME)[:, None]  # where that label should be
         return np.asarray(~taken.any(axis=0))
 
 

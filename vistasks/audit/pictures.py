@@ -11,7 +11,7 @@ import torch
 from vistasks.audit.findings import Finding
 from vistasks.batching import collate, to_device
 from vistasks.checkpoint import LoadedModel
-from vistasks.drawing.draw import draw
+from vistasks.drawing.draw import draw, draw_tag
 from vistasks.drawing.palette import model_colours
 from vistasks.loading import Pipeline
 from vistasks.types import Detections, Prediction, Sample, SegmentationMap
@@ -19,7 +19,7 @@ from vistasks.types import Detections, Prediction, Sample, SegmentationMap
 HEIGHT, WIDEST = 230, 330  # pixels of a panel
 AROUND, LEAST = 0.6, 60  # of the place's sides are shown around it; at least so many pixels a side are shown
 SHOWN = 0.3  # detections with a smaller score are left out
-_MARK, _FONT = (255, 255, 255), cv2.FONT_HERSHEY_SIMPLEX
+_MARK = (255, 255, 255)
 
 
 class Crops:
@@ -84,7 +84,7 @@ class Crops:
         canvas = draw(crop, Prediction(found, labels), labels=False, legend=False, colours=self.colours)
         if found is not None:
             for box, name, score in zip(found.boxes, found.names, found.scores):
-                _tag(canvas, box, f"{name} {score:.2f}" if scores else name)
+                draw_tag(canvas, box, f"{name} {score:.2f}" if scores else name)
         place = (entry.box - np.array([x1, y1, x1, y1], np.float32)) * np.float32(scale)
         _corners(canvas, place)
         return _centred(canvas)
@@ -98,14 +98,6 @@ def _window(entry: Finding, size: tuple[int, int]) -> tuple[int, int, int, int]:
     low, high = np.floor(centre - sides / 2), np.ceil(centre + sides / 2)
     x1, y1 = (int(value) for value in np.clip(low, 0, None))
     return x1, y1, max(x1 + 1, min(size[1], int(high[0]))), max(y1 + 1, min(size[0], int(high[1])))
-
-
-def _tag(canvas: np.ndarray, box: np.ndarray, text: str) -> None:
-    (width, height), _ = cv2.getTextSize(text, _FONT, 0.4, 1)
-    x = int(np.clip(box[0], 0, max(0, canvas.shape[1] - width - 4)))
-    y = int(np.clip(box[1], 0, max(0, canvas.shape[0] - height - 6)))
-    cv2.rectangle(canvas, (x, y), (x + width + 4, y + height + 6), (20, 20, 20), -1)
-    cv2.putText(canvas, text, (x + 2, y + height + 3), _FONT, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _corners(canvas: np.ndarray, box: np.ndarray) -> None:

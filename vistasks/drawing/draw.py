@@ -125,6 +125,15 @@ def _is_bright(colour: Colour) -> bool:
     return 0.3 * red + 0.59 * green + 0.11 * blue > 130
 
 
+def draw_tag(canvas: np.ndarray, box: np.ndarray, text: str, *, letters: float = 0.38) -> None:
+    """A small dark label in the corner of a box, inside the picture (changed in place); ``letters`` is OpenCV's font scale."""
+    (width, height), _ = cv2.getTextSize(text, _FONT, letters, 1)
+    x = int(np.clip(box[0], 0, max(0, canvas.shape[1] - width - 4)))
+    y = int(np.clip(box[1], 0, max(0, canvas.shape[0] - height - 5)))
+    cv2.rectangle(canvas, (x, y), (x + width + 4, y + height + 5), (20, 20, 20), -1)
+    cv2.putText(canvas, text, (x + 2, y + height + 2), _FONT, letters, _INK, 1, cv2.LINE_AA)
+
+
 def drawing_scale(image: np.ndarray) -> float:
     """By what lines and letters are larger than in a picture of 640 pixels.
 

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vistasks.drawing.draw import draw
+from vistasks.drawing.draw import draw, draw_tag
 from vistasks.drawing.palette import Colour
 from vistasks.metrics.detection_record import DetectionRecord
 from vistasks.reports.matching import KINDS, MISSED, Judged
@@ -26,7 +26,6 @@ TAGS = {
     "duplicate": "twice",
     "background": "nothing there",
 }
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +148,9 @@ def _drawn(
     ]
     if truth_boxes is not None and wrong_boxes is not None and judged is not None:
         for index in np.flatnonzero(~judged.found & ~judged.ignored):
-            _tag(panels[0], truth_boxes.boxes[index], MISSED)
+            draw_tag(panels[0], truth_boxes.boxes[index], MISSED)
         for index in np.flatnonzero(judged.kinds > 0):
-            _tag(panels[1], wrong_boxes.boxes[index], TAGS[KINDS[judged.kinds[index]]])
+            draw_tag(panels[1], wrong_boxes.boxes[index], TAGS[KINDS[judged.kinds[index]]])
     gap = np.full((size[1], 6, 3), 255, np.uint8)
     _, encoded = cv2.imencode(
         ".jpg", np.concatenate([panels[0], gap, panels[1]], axis=1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80]
@@ -161,11 +160,3 @@ def _drawn(
 
 def _shrunk(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST))
-
-
-def _tag(canvas: np.ndarray, box: np.ndarray, text: str) -> None:
-    (width, height), _ = cv2.getTextSize(text, _FONT, 0.34, 1)
-    x = int(np.clip(box[0], 0, max(0, canvas.shape[1] - width - 4)))
-    y = int(np.clip(box[1], 0, max(0, canvas.shape[0] - height - 5)))
-    cv2.rectangle(canvas, (x, y), (x + width + 4, y + height + 5), (20, 20, 20), -1)
-    cv2.putText(canvas, text, (x + 2, y + height + 2), _FONT, 0.34, (255, 255, 255), 1, cv2.LINE_AA)

@@ -23,6 +23,7 @@ def line_chart(
     dots: bool = False,
     diagonal: bool = False,
     ticks: Sequence[float] | None = None,
+    y_text: Callable[[float], str] = "{:.2g}".format,
 ) -> str:
     """Lines over one another; ``bold`` is drawn thick and last, and each line says its name under the mouse.
 
@@ -34,6 +35,7 @@ def line_chart(
         dots: mark the points.
         diagonal: draw y = x.
         ticks: numbers on the x axis; None: five evenly spaced.
+        y_text: what stands at a value of the y axis.
     """
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
@@ -41,7 +43,7 @@ def line_chart(
         up = (point[1] - y_range[0]) / (y_range[1] - y_range[0] or 1)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_axes(place, x, y, x_range, y_range, ticks)]
+    parts = [_axes(place, x, y, x_range, y_range, ticks, y_text)]
     if diagonal:
         (x1, y1), (x2, y2) = place((0, 0)), place((1, 1))
         parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="guide"/>')
@@ -82,6 +84,7 @@ def _axes(
     x_range: tuple[float, float],
     y_range: tuple[float, float],
     ticks: Sequence[float] | None,
+    y_text: Callable[[float], str],
 ) -> str:
     parts = []
     marks = ticks if ticks is not None else [x_range[0] + (x_range[1] - x_range[0]) * i / 5 for i in range(6)]
@@ -93,7 +96,7 @@ def _axes(
         value = y_range[0] + (y_range[1] - y_range[0]) * i / 5
         px, py = place((x_range[0], value))
         parts.append(f'<line x1="{px:.1f}" y1="{py:.1f}" x2="{WIDTH - RIGHT}" y2="{py:.1f}" class="grid"/>')
-        parts.append(f'<text x="{px - 5:.1f}" y="{py + 4:.1f}" text-anchor="end">{value:.2g}</text>')
+        parts.append(f'<text x="{px - 5:.1f}" y="{py + 4:.1f}" text-anchor="end">{escape(y_text(value))}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x)}</text>')
     parts.append(f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{escape(y)}</text>')

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from vistasks.config import Config
+from vistasks.drawing.samples import SampleSheet
 from vistasks.evaluate import HEADLINE, build_metrics, evaluate_model, headline
 from vistasks.loading import Batches
 from vistasks.models import MultiTaskModel
@@ -33,10 +34,18 @@ class Validation:
     Args:
         config: says what is evaluated by which engine, and what "best" means.
         loader: this process's share of the pictures.
+
+    Attributes:
+        samples: the same few of this process's pictures, as the last evaluation predicted them.
     """
 
     def __init__(self, config: Config, fabric: Fabric, classes: ClassNames, loader: Batches) -> None:
         self.config, self.fabric, self.classes, self.loader = config, fabric, classes, loader
+        ids, order = loader.dataset.pipeline.dataset.ids, loader.batch_sampler
+        mine = [index for keys in order or () for _, index in keys]
+        count = min(config.train.samples, len(mine))
+        chosen = [ids[mine[number * len(mine) // count]] for number in range(count)]  # evenly spaced
+        self.samples = SampleSheet(chosen, classes)
 
     def __call__(self, model: MultiTaskModel, track: Callable[[Batches], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The report and its headline numbers; ``track`` wraps the loader, for a progress bar."""
@@ -44,7 +53,7 @@ class Validation:
         if self.fabric.world_size > 1:  # each process counts its own BatchNorm statistics
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        counts = evaluate_model(model, track(self.loader), metrics, self.fabric.device)
+        counts = evaluate_model(model, track(self.loader), {**metrics, "samples": self.samples}, self.fabric.device)
         if self.fabric.world_size > 1:
             counts["images"] = self._gather(metrics, counts["images"])
         report: dict[str, Any] = {**counts, **{key: metric.compute() for key, metric in metrics.items()}}
