@@ -16,7 +16,7 @@ from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.config import Config, Engine
 from vistasks.ensemble import Ensemble, EnsembleModel, load_models
 from vistasks.heads.test_time import TestTime
-from vistasks.metrics import CocoAveragePrecision, MeanIoU, VocAveragePrecision
+from vistasks.metrics import CocoAveragePrecision, MeanIoU, PanopticQuality, VocAveragePrecision
 from vistasks.models import MultiTaskModel
 from vistasks.ops.box_fusion import BoxFusion
 from vistasks.prediction_log import PredictionLog, Step, data_facts, file_digest
@@ -36,6 +36,8 @@ def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: Engine) -> 
         metrics["voc_area"] = VocAveragePrecision(classes.detection, form="area")
     if "segmentation" in tasks:
         metrics["iou"] = MeanIoU(classes.segmentation)
+    if len(list(tasks)) == 2 and set(classes.detection) & set(classes.segmentation):
+        metrics["panoptic"] = PanopticQuality(classes.segmentation, boxes=classes.detection)
     return metrics
 
 

@@ -270,8 +270,8 @@ class Run:
         epoch = progress.epoch + 1
         display.evaluation(epoch, progress.step, numbers, time.perf_counter() - start, better)
         if self.fabric.is_global_zero:
-            if (sheet := validation.samples.sheet()) is not None:
-                self.pictures.samples(sheet, epoch)
+            sheet = validation.samples.sheet()
+            if sheet is not None and self.pictures.samples(sheet, epoch):  # TensorBoard's thread breaks on a full disk
                 display.picture("val/samples", sheet, progress.step)
             self.pictures.curves()
         if better or progress.best is None:

@@ -10,16 +10,23 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.backbones.test_contract import build, names
 from tests.heads.contract import scene
 from tests.models.test_multitask import model
+from tests.tiny_data import config_values, tiny_config, voc_data, write_voc
 from tests.tiny_data import scene as tiny_scene
-from tests.tiny_data import tiny_config, voc_data, write_voc
+from vistasks.backbones import BACKBONES
 from vistasks.build import build_model
 from vistasks.checkpoint import load_model, save_checkpoint
 from vistasks.cli import main
+from vistasks.config import parse_config
+from vistasks.heads.head import Trunk
+from vistasks.heads.region_classifier import Align, RegionClassifier
+from vistasks.heads.skip_decoder import SkipDecoder
 from vistasks.inspection.figures import tiled
 from vistasks.inspection.gradcam import class_score, detection_score, grad_cam, occlusion, pixel_score
 from vistasks.inspection.inspect import Inspection
+from vistasks.models import MultiTaskModel
 from vistasks.types import ClassNames
 
 
@@ -104,3 +111,46 @@ def test_messages(weights: Path, tmp_path: Path) -> None:
     look.map = None
     with pytest.raises(ValueError, match="this model has no class map"):
         look.pixel(None)
+
+
+def test_regions_of_a_model_that_proposes_itself(tmp_path: Path) -> None:
+    """With ``proposals.method: rpn`` the batch brings none; and too few are said."""
+    values = config_values(tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=1)), "detection")
+    head = values["model"]["heads"]["detection"]
+    values["model"]["heads"]["detection"] = {**head, "rpn": {"stride": [8], "keep": 30}}
+    values["proposals"] = {"method": {"name": "rpn"}, "cache": None}
+    config, classes = parse_config(values), ClassNames(("red", "blue"), ())
+    torch.manual_seed(3)
+    tensors = {f"model.{k}": v for k, v in build_model(config.model, classes).state_dict().items()}
+    save_checkpoint(tmp_path / "best.safetensors", tensors, config=config, classes=classes, state={})
+    look = Inspection(load_model(tmp_path / "best.safetensors", "cpu"), tiny_scene(0)[0], tmp_path / "out")
+    assert len(look.batch.proposals[0]) == 0
+    look.regions()
+    assert look.facts["regions"]["count"] > 3 and (tmp_path / "out" / "regions.png").is_file()
+    look.model.heads["detection"].proposals = lambda *_: [torch.tensor([[0.0, 0, 9, 9]])]
+    look.regions()
+    assert look.facts["regions"] == "not shown: 1 proposals are too few"
+
+
+@pytest.mark.parametrize("name", names(BACKBONES))
+def test_grad_cam_reads_every_trunk(name: str) -> None:
+    """At each stride that it publishes, and frozen; for a box, a class and a pixel."""
+    trunk = build(name)
+    channels = Trunk(name=name, channels=trunk.channels, pooling=trunk.pooling)
+    deepest = max(trunk.channels)
+    torch.manual_seed(0)
+    heads = {
+        "detection": RegionClassifier(trunk=channels, classes=("a", "b"), align=Align(stride=deepest, size=3), hidden=[8]),
+        "segmentation": SkipDecoder(trunk=channels, classes=("background", "a", "b")),
+    }
+    joint = MultiTaskModel(trunk, None, heads, {}).eval().requires_grad_(False)
+    batch = scene(1)
+    box = torch.tensor([10.0, 10, 60, 50])
+    for score, local in (
+        (detection_score(joint, batch, box, 0), True),
+        (class_score(joint, batch, 1), False),
+        (pixel_score(joint, batch, 20, 20, 1), True),
+    ):
+        heat = grad_cam(joint, batch, score, local=local)
+        assert heat.stride == deepest and heat.values.shape == (64, 96)
+        assert np.isfinite(heat.values).all() and heat.values.min() >= 0 and heat.values.max() <= 1

@@ -61,6 +61,8 @@ def test_equals_scikit_learn_and_torchmetrics(seed: int) -> None:
     assert result["pixels"] == len(truth)
     jaccard = multiclass_jaccard_index(torch.from_numpy(predicted), torch.from_numpy(truth), 4)
     assert result["mIoU"] == pytest.approx(float(jaccard), abs=1e-6)  # torchmetrics computes in float32
+    weighted = multiclass_jaccard_index(torch.from_numpy(predicted), torch.from_numpy(truth), 4, average="weighted")
+    assert result["frequency_weighted_iou"] == pytest.approx(float(weighted), abs=1e-6)
 
 
 def test_counts_are_summed_before_they_are_divided() -> None:

@@ -29,7 +29,7 @@ def test_curves_are_not_drawn_at_every_evaluation(tmp_path: Path, monkeypatch: p
 def test_the_newest_samples_are_on_the_page_also_after_a_resume(tmp_path: Path) -> None:
     first = RunPictures(_folder(tmp_path), print)
     for epoch in (2, 10):
-        first.samples(np.zeros((8, 8, 3), np.uint8), epoch)
+        assert first.samples(np.zeros((8, 8, 3), np.uint8), epoch)
     RunPictures(tmp_path, print).curves(insist=True)
     assert "Samples, epoch 010" in (tmp_path / "curves.html").read_text()
 
@@ -42,7 +42,7 @@ def test_what_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     shown = RunPictures(_folder(tmp_path), told.append)
     for name in ("replacing", "save_curves", "save_curves_page"):
         monkeypatch.setattr(pictures, name, full)
-    shown.samples(np.zeros((8, 8, 3), np.uint8), 1)
+    assert not shown.samples(np.zeros((8, 8, 3), np.uint8), 1)
     shown.curves(insist=True)
     assert [line.partition(" (")[2] for line in told] == ["No space left on device)"] * 3
     assert "epoch_001.jpg" in told[0] and "curves.html" in told[1] and "curves.png" in told[2]

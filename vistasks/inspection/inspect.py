@@ -20,7 +20,7 @@ from vistasks.inspection import figures
 from vistasks.inspection.gradcam import Score, class_score, detection_score, grad_cam, occlusion, pixel_score
 from vistasks.types import Batch, Detections, SegmentationMap
 
-MOST_REGIONS, CHANNELS = 400, 16
+LEAST_REGIONS, MOST_REGIONS, CHANNELS = 4, 400, 16
 
 
 class Inspection:
@@ -130,10 +130,14 @@ class Inspection:
 
     def regions(self) -> None:
         """regions.png: the features of the proposals by PCA and, where scikit-learn is installed, by t-SNE."""
-        proposals = self.batch.proposals[0][:MOST_REGIONS]
         head: Any = self.model.heads["detection"]
         with torch.no_grad():
-            pooled = head.regions(self.model.features(self.batch), [proposals], self.model.encode)
+            features = self.model.features(self.batch)
+            proposals = head.proposals(features, self.batch)[0][:MOST_REGIONS]  # an rpn's are not in the batch
+            if len(proposals) < LEAST_REGIONS:
+                self.facts["regions"] = f"not shown: {len(proposals)} proposals are too few"
+                return
+            pooled = head.regions(features, [proposals], self.model.encode)
             hidden = head.stages[0].fc(pooled)
             likeliest = head.stages[0].classify(hidden).argmax(dim=1).tolist()
         names = [*self.loaded.classes.detection, "background"]

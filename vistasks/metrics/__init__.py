@@ -10,6 +10,7 @@ from vistasks.metrics.boundary import BoundaryQuality
 from vistasks.metrics.coco_ap import CocoAveragePrecision
 from vistasks.metrics.mean_iou import MeanIoU
 from vistasks.metrics.metric import Metric
+from vistasks.metrics.panoptic import PanopticQuality
 from vistasks.metrics.tables import detection_table, report_tables, segmentation_table
 from vistasks.metrics.voc_ap import VocAveragePrecision
 
@@ -18,6 +19,7 @@ __all__ = [
     "CocoAveragePrecision",
     "MeanIoU",
     "Metric",
+    "PanopticQuality",
     "VocAveragePrecision",
     "detection_table",
     "report_tables",

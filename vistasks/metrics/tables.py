@@ -54,7 +54,7 @@ def _table(result: Mapping[str, Any], *, title: str, total: Mapping[str, str]) -
     """``total[column]`` is the result's key for the number over all classes where it is not called like the column."""
     rows = result["per_class"]
     columns = list(next(iter(rows.values())))
-    shown = {"protocol", "per_class", "pixels", *columns, *total.values()}
+    shown = {"protocol", "per_class", "pixels", "segments", *columns, *total.values()}
     rest = "  ".join(f"{name}={_cell(value)}" for name, value in result.items() if name not in shown)
     caption = f"{rest}\n{result['protocol']}" if rest else result["protocol"]
     table = Table(title=title, caption=caption, caption_justify="left", min_width=WIDTH)
@@ -70,7 +70,7 @@ def _table(result: Mapping[str, Any], *, title: str, total: Mapping[str, str]) -
 
 def _overall(result: Mapping[str, Any], column: str, total: Mapping[str, str]) -> float | int | None:
     """The number over all classes; counts are summed."""
-    if column in ("objects", "pixels"):
+    if column in ("objects", "pixels", "segments"):
         return sum(row[column] for row in result["per_class"].values())
     return result[total.get(column, column)]
 

@@ -76,7 +76,7 @@ def _log_chart(title: str, series: Mapping[str, Points], last: int) -> str:
     low, high = math.floor(min(values)), max(math.ceil(max(values)), math.floor(min(values)) + 1)
     chart = line_chart(
         placed, _colours(series), x="step", y=title.lower(), x_range=(0, max(1, last)), y_range=(low, high),
-        y_text=lambda power: f"{10**power:.2g}",
+        y_text=lambda power: f"{float(f'{10**power:.2g}'):g}",
     )  # fmt: skip
     return _figure(title, series, chart)
 

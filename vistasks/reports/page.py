@@ -196,11 +196,23 @@ def _segmentation(content: Mapping[str, Any]) -> str:
     return (
         "<h2>Class map</h2>"
         f"{table(['class', 'IoU', 'boundary IoU', 'boundary F', 'accuracy', 'pixels'], rows)}"
-        f'<p class="faint">{escape(boundary["protocol"])}</p>'
+        f'<p class="faint">{escape(boundary["protocol"])}</p>{_panoptic(content.get("panoptic"))}'
         f'<div class="row"><div><h3>Accuracy near outlines (trimap)</h3>{chart}</div>'
         f"<div><h3>Most confused</h3>{table(['confusion', 'share of the class', 'pixels'], pairs)}</div></div>"
         f"<h3>Confusion, pixels</h3>{_matrix(found['confusion'])}"
     )
+
+
+def _panoptic(found: Mapping[str, Any] | None) -> str:
+    """Panoptic quality, where a model has both heads."""
+    if found is None:
+        return ""
+    numbers = ("PQ", "SQ", "RQ", "segments")
+    rows = [[name, *(values[key] for key in numbers)] for name, values in found["per_class"].items() if values["PQ"] is not None]
+    rows.append(["all classes", found["PQ"], found["SQ"], found["RQ"], sum(row[-1] for row in rows)])
+    text = "SQ: how well what was found is outlined; RQ: how much was found; PQ: their product."
+    shown = table(["class", "PQ", "SQ", "RQ", "segments"], rows)
+    return f'<h3>Panoptic quality</h3><p>{text}</p>{shown}<p class="faint">{escape(found["protocol"])}</p>'
 
 
 def _gallery(gallery: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> str:

@@ -29,8 +29,8 @@ class RunPictures:
         self._drawn = time.monotonic()
         self._samples: Path | None = max(folder.glob("samples/epoch_*.jpg"), default=None)  # of the run before a resume
 
-    def samples(self, sheet: np.ndarray, epoch: int) -> None:
-        """``samples/epoch_NNN.jpg`` from a sheet (H, W, 3) uint8 RGB; ``epoch`` counts from 1."""
+    def samples(self, sheet: np.ndarray, epoch: int) -> bool:
+        """``samples/epoch_NNN.jpg`` from a sheet (H, W, 3) uint8 RGB, ``epoch`` from 1 on; whether it could be written."""
         path = self.folder / "samples" / f"epoch_{epoch:03d}.jpg"
         _, encoded = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
 
@@ -38,8 +38,9 @@ class RunPictures:
             with replacing(path) as temporary:
                 temporary.write_bytes(encoded.tobytes())
 
-        if self._attempt(write, path):
-            self._samples = path
+        written = self._attempt(write, path)
+        self._samples = path if written else self._samples
+        return written
 
     def curves(self, *, insist: bool = False) -> None:
         """Draws the curves of metrics.jsonl if they are older than `EVERY`, or in any case."""
