@@ -125,7 +125,9 @@ def test_the_commands_take_several_weights(tmp_path: Path, voc: Path, capsys: py
     assert main(["evaluate", "--config", str(path), "--json", str(report), *weights, "evaluate.batch_size=1"]) == 0
     shown = capsys.readouterr().out
     assert str(first) in shown and str(second) in shown and "3 pictures" in shown
-    assert main(["evaluate", "--config", str(path), "--json", str(report), "--gain", "--tta", "flip", *weights]) == 0
+    page = ["--report", str(tmp_path / "page")]
+    assert main(["evaluate", "--config", str(path), "--json", str(report), *page, "--gain", "--tta", "flip", *weights]) == 0
+    assert "<h2>Gain and cost</h2>" in (tmp_path / "page" / "report.html").read_text()
     shown = capsys.readouterr().out
     assert "gain and cost" in shown and "all 2, --tta flip" in shown
     rows = json.loads(report.read_text())["gain"]

@@ -63,9 +63,13 @@ class Metric(ABC, Generic[Record]):
         """Forgets all images."""
         self._records.clear()
 
+    def ordered(self) -> dict[str, Record]:
+        """The records by image id, in the natural order of the ids."""
+        return {image_id: self._records[image_id] for image_id in sorted(self._records, key=natural)}
+
     def ordered_records(self) -> list[Record]:
         """The records in the natural order of their image ids."""
-        return [self._records[image_id] for image_id in sorted(self._records, key=natural)]
+        return list(self.ordered().values())
 
 
 def natural(image_id: str) -> tuple[list[str | int], str]:

@@ -31,7 +31,7 @@ def page(content: Mapping[str, Any], classes: ClassNames, gallery: Sequence[Mapp
         sections.append(_detection(content, colours))
     if "segmentation" in content["analysis"]:
         sections.append(_segmentation(content))
-    sections += [_gallery(gallery, colours), _cost(content)]
+    sections += [_gallery(gallery, colours), _cost(content), _gain(content.get("gain", []))]
     return document("Evaluation report", "".join(sections))
 
 
@@ -254,3 +254,10 @@ def _cost(content: Mapping[str, Any]) -> str:
     seconds, memory = content["model_seconds_per_image"], content["peak_megabytes"]
     text = f"{seconds:.3f} s a picture in the model; at most {memory:,.0f} MB of memory in the evaluating process."
     return f"<h2>Cost</h2><p>{text}</p>"
+
+
+def _gain(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What each model alone, in one view, gets at what cost; the last row is what this page is about."""
+    names = [name for name in ("AP", "AP50", "mIoU") if any(row["numbers"].get(name) is not None for row in rows)]
+    cells = [[row["name"], *(row["numbers"].get(name) for name in names), row["seconds"]] for row in rows]
+    return f"<h2>Gain and cost</h2>{table(['', *names, 's a picture'], cells)}" if rows else ""

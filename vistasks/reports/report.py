@@ -1,9 +1,10 @@
-"""Collects what the page needs while a model is evaluated, and writes ``report.html`` and ``report.json``."""
+"""Collects what the page needs while a model is evaluated; writes ``report.html``, ``report.json``, ``pictures.safetensors``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from vistasks.memory import peak_bytes
 from vistasks.metrics import CocoAveragePrecision, MeanIoU
 from vistasks.metrics.boundary import BoundaryQuality
 from vistasks.metrics.detection_record import detection_record
-from vistasks.metrics.metric import natural
 from vistasks.proposals.recall import overlaps
 from vistasks.reports.detection import analyse_detection
 from vistasks.reports.gallery import Gallery
 from vistasks.reports.matching import judge
 from vistasks.reports.page import page
+from vistasks.reports.records import FILE, PictureRecords
 from vistasks.reports.segmentation import analyse_segmentation
 from vistasks.types import IGNORE_INDEX, ClassNames, Prediction, Sample
 
@@ -41,9 +42,12 @@ class EvaluationReport:
         self.gallery = Gallery(PICTURES, model_colours(classes))
         self.boundary = BoundaryQuality(classes.segmentation) if "segmentation" in tasks else None
         self._proposed: dict[str, np.ndarray] = {}
+        self._paths: dict[str, str] = {}
+        self._records = PictureRecords(classes, {})
 
     def update(self, prediction: Prediction, sample: Sample) -> None:
         """Adds one picture; ``sample.proposals``, if there, are in its own pixels."""
+        self._paths[sample.image_id] = sample.path
         record = judged = wrong = None
         if "detection" in self.tasks:
             record = detection_record(prediction, sample, self.classes.detection)
@@ -69,17 +73,19 @@ class EvaluationReport:
         found: dict[str, Any] = {}
         coco, iou = metrics.get("coco"), metrics.get("iou")
         if isinstance(coco, CocoAveragePrecision):
-            states = coco.state()
-            ids = sorted(states, key=natural)
-            proposed = [self._proposed.get(image_id) for image_id in ids]
-            found["detection"] = analyse_detection([states[i] for i in ids], self.classes.detection, proposed, score=self.score)
+            records = coco.ordered()
+            proposed = [self._proposed.get(image_id) for image_id in records]
+            found["detection"] = analyse_detection(list(records.values()), self.classes.detection, proposed, score=self.score)
+            self._records = replace(self._records, detections=records)
         if isinstance(iou, MeanIoU) and self.boundary is not None:
             found["segmentation"] = analyse_segmentation(iou.ordered_records(), self.classes.segmentation)
             found["boundary"] = self.boundary.compute()
+            self._records = replace(self._records, pixels=iou.ordered())
         return {**report, "peak_megabytes": peak_bytes() / 1e6, "analysis": found}
 
     def write(self, folder: Path, content: Mapping[str, Any]) -> Path:
-        """``report.json`` and ``report.html`` in ``folder``; returns the page's path."""
+        """``report.json``, ``report.html`` and what was found in each picture, in ``folder``; returns the page's path."""
+        replace(self._records, paths=self._paths).write(folder / FILE)
         write_text(folder / "report.json", json.dumps(content, indent=1))
         path = folder / "report.html"
         write_text(path, page(content, self.classes, [shown.entry() for shown in self.gallery.pictures()]))

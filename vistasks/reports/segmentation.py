@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,20 @@ def analyse_segmentation(records: Sequence[PixelCounts], names: tuple[str, ...])
 def _intervals(each: np.ndarray, classes: int) -> dict[str, list[float]]:
     if len(each) < 2:
         return {}
-    generator = np.random.default_rng(0)
-    found = np.zeros((SAMPLES, 2))
-    for sample in range(SAMPLES):
-        weights = np.bincount(generator.integers(0, len(each), len(each)), minlength=len(each))
-        found[sample] = _miou_and_accuracy((weights @ each).reshape(classes, classes))
+    found = np.array([_miou_and_accuracy(matrix) for matrix in resampled(each, classes)])
     low, high = np.percentile(found, [2.5, 97.5], axis=0)
     return {name: [float(low[i]), float(high[i])] for i, name in enumerate(("mIoU", "pixel_accuracy"))}
+
+
+def resampled(each: np.ndarray, classes: int) -> Iterator[np.ndarray]:
+    """Confusion matrices (classes, classes) of data sets whose pictures are drawn with replacement from ``each`` (N, classes^2).
+
+    Always the same draws for the same N, so that two models' draws are pairs.
+    """
+    generator = np.random.default_rng(0)
+    for _ in range(SAMPLES):
+        weights = np.bincount(generator.integers(0, len(each), len(each)), minlength=len(each))
+        yield (weights @ each).reshape(classes, classes)
 
 
 def _miou_and_accuracy(matrix: np.ndarray) -> tuple[float, float]:

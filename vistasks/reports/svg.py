@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
@@ -71,6 +72,39 @@ def bar_chart(values: Mapping[str, float], colours: Mapping[str, str], *, labels
         parts.append(f'<rect x="{name_width}" y="{y}" width="{length:.1f}" height="19" fill="{colours.get(name, "#4363d8")}"/>')
         parts.append(f'<text x="{name_width + length + 6:.1f}" y="{y + 15}">{escape(labels[name])}</text>')
     return _figure("".join(parts), "bars", height=12 + row * len(values))
+
+
+def interval_chart(intervals: Mapping[str, tuple[float, float, float]]) -> str:
+    """A row each: low, value and high as a dot on a line, around the upright line of 0; in colour where 0 is not between."""
+    row, left, right = 22, 130, 14
+    reach = _round_up(max((max(map(abs, values)) for values in intervals.values()), default=0) or 1)
+    bottom = 8 + row * len(intervals)
+
+    def across(value: float) -> float:
+        return left + (value + reach) / (2 * reach) * (WIDTH - left - right)
+
+    parts = [f'<line x1="{across(0):.1f}" y1="4" x2="{across(0):.1f}" y2="{bottom}" class="guide"/>']
+    for index, (name, (low, value, high)) in enumerate(intervals.items()):
+        y = 8 + row * index + row / 2
+        colour = "#1d7a3c" if low > 0 else "#c02626" if high < 0 else "#667085"
+        said = escape(f"{name}: {value:+.3f}, {low:+.3f} to {high:+.3f}")
+        shown = name if len(name) <= 20 else f"{name[:19]}\u2026"
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(shown)}</text>')
+        parts.append(
+            f'<g stroke="{colour}" fill="{colour}"><title>{said}</title>'
+            f'<line x1="{across(low):.1f}" y1="{y:.1f}" x2="{across(high):.1f}" y2="{y:.1f}" stroke-width="2"/>'
+            f'<circle cx="{across(value):.1f}" cy="{y:.1f}" r="3.5"/></g>'
+        )
+    for value, anchor in ((-reach, "start"), (0, "middle"), (reach, "end")):
+        text = f"{value:+g}" if value else "0"
+        parts.append(f'<text x="{across(value):.1f}" y="{bottom + 14}" text-anchor="{anchor}">{text}</text>')
+    return _figure("".join(parts), "differences with intervals", height=bottom + 20)
+
+
+def _round_up(value: float) -> float:
+    """The next number of one digit, or one and a half, that is not smaller."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return next(float(f"{step * unit:.2g}") for step in (1, 1.5, *range(2, 11)) if step * unit >= value * (1 - 1e-9))
 
 
 def _figure(content: str, label: str, height: int = HEIGHT) -> str:
