@@ -64,7 +64,7 @@ def _colours(series: Mapping[str, Points]) -> dict[str, str]:
 def _chart(title: str, series: Mapping[str, Points], last: int, *, top: float | None = None, dots: bool = False) -> str:
     highest = top or max((value for line in series.values() for _, value in line), default=1.0) or 1.0
     chart = line_chart(
-        series, _colours(series), x="step", y=title.lower(), x_range=(0, max(1, last)), y_range=(0, highest), dots=dots
+        series, _colours(series), x="step", y="", x_range=(0, max(1, last)), y_range=(0, highest), dots=dots
     )
     return _figure(title, series, chart)
 
@@ -75,7 +75,7 @@ def _log_chart(title: str, series: Mapping[str, Points], last: int) -> str:
     values = [value for line in placed.values() for _, value in line] or [0.0]
     low, high = math.floor(min(values)), max(math.ceil(max(values)), math.floor(min(values)) + 1)
     chart = line_chart(
-        placed, _colours(series), x="step", y=title.lower(), x_range=(0, max(1, last)), y_range=(low, high),
+        placed, _colours(series), x="step", y="", x_range=(0, max(1, last)), y_range=(low, high),
         y_text=lambda power: f"{float(f'{10**power:.2g}'):g}",
     )  # fmt: skip
     return _figure(title, series, chart)
