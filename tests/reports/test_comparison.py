@@ -125,8 +125,9 @@ def test_the_command_and_the_page(runs: tuple[Path, Path], tmp_path: Path, capsy
     page.feed(text)
     assert page.open == [] and page.addresses == []
     assert "<dog>" not in text and "&lt;dog&gt;" in text and not re.search(r"https?://", text)
-    for words in ('"gained"', "Pictures gained and lost: boxes", "Class map by class: IoU", "0.png", "weak, --tta flip,0.5"):
+    for words in ('"gained"', "Pictures gained and lost: boxes", "Class map by class", ">0.png</td>", "weak, --tta flip,0.5"):
         assert words in text
+    assert '<td data-value="3">3</td><td data-value="0">0</td>' in text  # numbers of errors are whole
 
 
 def altered(folder: Path, to: Path, without: tuple[str, ...] = (), **changes: Any) -> Path:

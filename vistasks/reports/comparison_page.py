@@ -147,7 +147,8 @@ def _pictures(task: str, change: Mapping[str, Any], first: str) -> str:
     tables = []
     for title, rows in (("Most gained", gained), ("Most lost", lost)):
         if rows:
-            shown = [[_name(row["path"]), _count(row["first"]), _count(row["other"])] for row in rows]
+            kind = int if task == "detection" else float
+            shown = [[_name(row["path"]), kind(row["first"]), kind(row["other"])] for row in rows]
             tables.append(f"<div><h3>{title}</h3>{table(['picture', first, change['run']], shown)}</div>")
     title = "Pictures gained and lost: boxes" if task == "detection" else "Pictures gained and lost: class map"
     return f'<h2>{title}, {escape(change["run"])}</h2><p>{escape(text)}</p><div class="row">{"".join(tables)}</div>'
@@ -155,7 +156,3 @@ def _pictures(task: str, change: Mapping[str, Any], first: str) -> str:
 
 def _name(path: str) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1]
-
-
-def _count(value: float) -> int | float:
-    return int(value) if value == int(value) and value >= 1 else value
