@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import cv2
@@ -223,6 +225,17 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """Ends workers that still live when their loader, or this process, goes.
+
+    A process that exits while something still holds a loader sends its workers one SIGTERM, which `_start_worker` lets pass, and
+    would then wait for them forever.
+    """
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+
+
 def _context() -> BaseContext:
     """How workers are started: from a server process that has imported what they need once, so that they share it.
 
@@ -246,6 +259,7 @@ class Batches(DataLoader):
 
     def __init__(self, fetcher: _Fetcher, order: EpochOrder, *, workers: int) -> None:
         self.skipped: dict[str, str] = {}
+        self._ending: Finalize | None = None
         super().__init__(
             fetcher,
             batch_sampler=order,
@@ -259,7 +273,10 @@ class Batches(DataLoader):
 
     def __iter__(self) -> Iterator[tuple[Batch, list[Sample]]]:  # type: ignore[override] # PyTorch names its private class
         try:
-            for item in super().__iter__():
+            arriving = super().__iter__()
+            if self._iterator is not None and self._ending is None:
+                self._ending = Finalize(self._iterator, _end, args=(self._workers(),), exitpriority=0)
+            for item in arriving:
                 if isinstance(item, Failure):
                     raise ValueError(item.message)
                 self.skipped |= item.skipped
@@ -273,11 +290,14 @@ class Batches(DataLoader):
             what = str(error) or type(error).__name__
             raise ChildProcessError(f"a data worker died ({what}){self._while_reading()}") from error
 
+    def _workers(self) -> list[BaseProcess]:
+        found: list[BaseProcess] = self._iterator._workers if self._iterator is not None else []  # type: ignore[attr-defined]
+        return found
+
     def _all_alive(self) -> bool:
-        workers = self._iterator._workers if self._iterator is not None else []  # type: ignore[attr-defined]
-        for worker in workers:
+        for worker in self._workers():
             worker.join(timeout=0.5)  # one that is dying is seen as dead
-        return all(worker.is_alive() for worker in workers)
+        return all(worker.is_alive() for worker in self._workers())
 
     def reading(self) -> list[str | None]:
         """What each worker is reading now: the picture's path, or None between two pictures."""
@@ -285,8 +305,7 @@ class Batches(DataLoader):
         return [paths[index] if index >= 0 else None for index in self.dataset.reading.tolist()]
 
     def _while_reading(self) -> str:
-        workers = self._iterator._workers if self._iterator is not None else []  # type: ignore[attr-defined]
-        dead = [path for path, worker in zip(self.reading(), workers) if path and not worker.is_alive()]
+        dead = [path for path, worker in zip(self.reading(), self._workers()) if path and not worker.is_alive()]
         if not dead:
             return ". It was between two pictures, as when memory runs out: try a smaller train.workers, 0 for none"
         return (

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,21 @@ def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
     train(config, resume=True)
     whole, cut = (read_checkpoint(tmp_path / name / "last.safetensors").tensors for name in ("whole", "run"))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_a_process_that_is_stopped_ends_with_its_data_workers(tmp_path: Path) -> None:
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(to_yaml(config_of(tmp_path, workers=1, epochs=1000, validate_every=1000)))
+    command = [sys.executable, "-m", "vistasks.cli", "train", "--config", str(config_file)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
+    while not (lines.exists() and lines.stat().st_size):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)  # to it alone
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == STOPPED and "stopped by SIGTERM" in told
 
 
 def test_a_run_that_is_stopped_while_it_evaluates_evaluates_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
