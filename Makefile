@@ -18,8 +18,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/vistasks demo
 
+# one process a core, each with one thread: PyTorch's own threads would wait for each other
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 slow: install
 	$(BIN)/python -m pytest -m slow
