@@ -18,9 +18,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/vistasks demo
 
-# one process a core, each with one thread: PyTorch's own threads would wait for each other
+# two processes with a thread each: PyTorch's own threads would wait for each other
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 slow: install
 	$(BIN)/python -m pytest -m slow
