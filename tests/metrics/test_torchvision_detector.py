@@ -109,5 +109,5 @@ def test_a_faster_rcnn_trained_for_a_minute_or_two() -> None:
     scenes = scenes_of(trained(150), pictures("test", 30))
     for engine in ("hotcoco", "pycocotools"):
         result = check_coco(scenes, engine)
-    assert result["AP50"] > 0.02, "it has learnt something, so that the numbers are not those of noise"
+    assert result["AP50"] > 0.01, "it has learnt something, so that the numbers are not those of noise"
     check_voc(scenes)
