@@ -68,16 +68,19 @@ def plant(root: Path, *, data_seed: int, removed: int, changed: int, seed: int) 
     return planted
 
 
+def _seen(scene: Scene) -> list[int]:
+    """The shapes of a scene of which something is in sight, as `scene_objects` has them."""
+    return [index for index in range(len(scene.shapes)) if (scene.owners == index).any()]
+
+
 def _easy(scene: Scene) -> list[int]:
     """The shapes of a scene that are labelled and not difficult."""
-    seen = [index for index in range(len(scene.shapes)) if (scene.owners == index).any()]
-    return [index for index, found in zip(seen, scene_objects(scene)) if not found.difficult]
+    return [index for index, found in zip(_seen(scene), scene_objects(scene)) if not found.difficult]
 
 
 def _damaged(scene: Scene, shape: int, given: int | None, picture: str) -> tuple[Scene, Planted]:
     """A scene whose labels say ``given`` of a shape, or nothing, while the picture stays."""
-    seen = [index for index in range(len(scene.shapes)) if (scene.owners == index).any()]
-    found = scene_objects(scene)[seen.index(shape)]
+    found = scene_objects(scene)[_seen(scene).index(shape)]
     fault = Planted(picture, found.box, CLASSES[found.label], "" if given is None else CLASSES[given])
     if given is None:
         return replace(scene, owners=np.where(scene.owners == shape, np.int16(-1), scene.owners)), fault

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from vistasks.commands.arguments import add_action, config_arguments, print_numbers
+
+Parsers = tuple[argparse.ArgumentParser, ...]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
+    for own in (*_of_proposals(names), *_of_models(names), *_of_video(names), *_of_training(names), *_of_labels(names)):
+        own.add_argument("--json", metavar="FILE", help="write the numbers here as well")
+
+
+def _of_proposals(names: Any) -> Parsers:
     search = add_action(names, "selective-search", "ours beside OpenCV contrib's and dlib's: seconds, overlap, recall")
     search.add_argument("--data", required=True, metavar="DIR", help="a VOC or COCO data set")
     search.add_argument("--peer-python", metavar="PATH", help="a Python with opencv-contrib-python and dlib-bin installed")
@@ -26,6 +34,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--mode", choices=["single", "fast", "quality"], default="fast", help="default: fast")
     size.add_argument("--plot", metavar="FILE", help="write a plot here")
     size.set_defaults(run=_size)
+    return search, size
+
+
+def _of_models(names: Any) -> Parsers:
     detector = add_action(names, "detector", "a detector beside torchvision's Faster R-CNN on the same trunk: seconds a picture")
     config_arguments(detector)
     detector.add_argument("--weights", metavar="PATH", help="a run folder or a checkpoint (default: untrained)")
@@ -42,6 +54,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     joint.add_argument("--threads", type=int, default=2, help="of everybody (default: 2)")
     joint.add_argument("--rounds", type=int, default=7, help="timed passes of each, in turns (default: 7)")
     joint.set_defaults(run=_joint)
+    return detector, evaluation, joint
+
+
+def _of_video(names: Any) -> Parsers:
     video = add_action(names, "video", "the video pipeline on a generated clip: stages alone, side by side, in turn; memory")
     video.add_argument("--weights", metavar="PATH", help="a checkpoint or run folder (default: a model that costs nothing)")
     video.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -61,6 +77,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--clips", type=int, default=3, help="generated ones (default: 3)")
     options.add_argument("--frames", type=int, default=60, help="of each clip (default: 60)")
     options.set_defaults(run=_video_options)
+    return video, options
+
+
+def _of_training(names: Any) -> Parsers:
     loader = add_action(names, "loader", "memory of the loader with and without workers over a generated COCO-sized index")
     loader.add_argument("--images", type=int, default=118_000, help="in the index (default: 118000)")
     loader.add_argument("--boxes", type=int, default=860_000, help="in the index (default: 860000)")
@@ -70,6 +90,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(training)
     training.add_argument("--steps", type=int, default=20, help="optimizer steps of each measurement (default: 20)")
     training.set_defaults(run=_train)
+    return loader, training
+
+
+def _of_labels(names: Any) -> Parsers:
     labels = add_action(names, "audit", "labels damaged on purpose in generated shapes, and how many of them the audit finds")
     labels.add_argument("--weights", required=True, metavar="PATH", help="a run on shapes with a detector")
     labels.add_argument("--output", required=True, metavar="DIR", help="the damaged data, what was damaged, and the audit")
@@ -79,8 +103,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--data-seed", type=int, default=8, help="of the pictures (default: 8; 7: those of data/shapes)")
     labels.add_argument("--seed", type=int, default=0, help="of the damage (default: 0)")
     labels.set_defaults(run=_labels)
-    for name in (search, size, detector, evaluation, joint, video, options, loader, training, labels):
-        name.add_argument("--json", metavar="FILE", help="write the numbers here as well")
+    return (labels,)
 
 
 def _benchmark_search(parsed: argparse.Namespace) -> int:

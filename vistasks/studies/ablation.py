@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from vistasks.atomic import write_text
 from vistasks.config import apply_override, parse_config, read_yaml
+from vistasks.studies.isolation import in_own_process
 from vistasks.studies.joint_part import run_part
+from vistasks.studies.tables import markdown, print_rows
 
 BASE = "as it is"
 Changes = Mapping[str, Sequence[str]]
@@ -62,16 +59,13 @@ def study_ablation(
         if not finished.is_file():
             print(f"\n{number + 1} of {len(planned)}: {name}", flush=True)
             if isolate:
-                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    pool.submit(run_part, plan, str(finished)).result()
+                in_own_process(run_part, (plan, str(finished)))
             else:
                 run_part(plan, str(finished))
         facts[name] = json.loads(finished.read_text(encoding="utf-8"))
     study = {"changes": {name: list(overrides) for name, overrides in changes.items()}, "trainings": facts}
     write_text(output / "study.json", json.dumps(study, indent=1))
-    header, *body = rows(study)
-    lines = [header, ["---"] * len(header), *body]
-    write_text(output / "study.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    write_text(output / "study.md", markdown(rows(study)))
     return study
 
 
@@ -135,10 +129,4 @@ def rows(study: Mapping[str, Any]) -> list[list[str]]:
 
 def print_study(study: Mapping[str, Any]) -> None:
     """The table on the screen."""
-    header, *body = rows(study)
-    table = Table(title="single changes")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    for row in body:
-        table.add_row(*row)
-    Console().print(table)
+    print_rows(rows(study), title="single changes")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from vistasks.atomic import write_text
 from vistasks.build import build_dataset, build_proposals
 from vistasks.config import Config
 from vistasks.proposals.commands import compute_command
+from vistasks.studies.isolation import Work, in_own_process
 from vistasks.studies.joint_part import PARTS, part_config, run_part, time_steps
-
-Work = Callable[..., dict[str, Any]]
+from vistasks.studies.tables import markdown, print_rows
 
 
 def study_joint(
@@ -40,7 +35,7 @@ def study_joint(
         ValueError: a config without two heads or an evaluation, or a folder that holds another study.
     """
     _check(config, epochs, minutes)
-    work: Callable[[Work, Any], dict[str, Any]] = _in_own_process if isolate else lambda job, arguments: job(*arguments)
+    work: Callable[[Work, Any], dict[str, Any]] = in_own_process if isolate else lambda job, arguments: job(*arguments)
     plan = _plan(config, output, {"epochs": epochs, "minutes": minutes}, work)
     facts = {}
     for part in PARTS:
@@ -51,7 +46,7 @@ def study_joint(
         facts[part] = json.loads(finished.read_text(encoding="utf-8"))
     study = {**plan, "parts": facts, "joint_minus_alone": _differences(facts)}
     write_text(output / "study.json", json.dumps(study, indent=1))
-    write_text(output / "study.md", _markdown(rows(study)))
+    write_text(output / "study.md", markdown(rows(study)))
     return study
 
 
@@ -66,11 +61,6 @@ def _check(config: Config, epochs: int | None, minutes: float | None) -> None:
         raise ValueError("give --epochs or --minutes, not both")
     if (epochs is not None and epochs < 1) or (minutes is not None and minutes <= 0):
         raise ValueError(f"the budget must be positive; received {epochs if minutes is None else minutes}")
-
-
-def _in_own_process(job: Work, arguments: Any) -> dict[str, Any]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(job, *arguments).result()
 
 
 def _plan(config: Config, output: Path, budget: dict[str, Any], work: Any) -> dict[str, Any]:
@@ -145,17 +135,6 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _markdown(table: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in table]
-    return "\n".join([lines[0], f"|{'---|' * len(table[0])}", *lines[1:]]) + "\n"
-
-
 def print_study(study: Mapping[str, Any]) -> None:
     """The table on the screen."""
-    header, *body = rows(study)
-    table = Table(title="joint beside alone")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    for row in body:
-        table.add_row(*row)
-    Console().print(table)
+    print_rows(rows(study), title="joint beside alone")
