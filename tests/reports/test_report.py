@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from vistasks.evaluate import build_metrics, headline
+from vistasks.metrics import CocoAveragePrecision
 from vistasks.reports import EvaluationReport
+from vistasks.reports.detection import analyse_detection
 from vistasks.types import ClassNames, Detections, Labelled, Prediction, Sample, SegmentationMap
 
 CLASSES = ClassNames(("cat", "<dog>"), ("background", "cat", "<dog>"))
@@ -52,11 +54,31 @@ def _evaluated(count: int, tasks: list[str]) -> tuple[EvaluationReport, dict]:
     return report, report.compute({**base, "headline": headline(base)}, metrics)
 
 
+def test_intervals_are_as_wide_as_new_pictures_make_the_number_vary() -> None:
+    def on_new_pictures(seed: int) -> CocoAveragePrecision:
+        generator, metric = np.random.default_rng(seed), CocoAveragePrecision(CLASSES.detection)
+        for index in range(60):
+            label, hit = generator.integers(0, 2, 3), generator.random(3) < 0.7
+            boxes = (np.array([[0, 0, 20, 20], [50, 0, 80, 30], [0, 50, 40, 90]]) + 0.0).astype(np.float32)
+            labelled = Labelled(frozenset({0, 1}), frozenset())
+            sample = Sample(str(index), "p", np.zeros((100, 100, 3), np.uint8), boxes, label, labelled=labelled)
+            moved = boxes + generator.normal(0, 2, boxes.shape).astype(np.float32)
+            moved[~hit] += 300
+            scores = np.clip(generator.normal(0.4 + 0.3 * hit, 0.2), 0, 1).astype(np.float32)
+            metric.update(Prediction(Detections(moved, scores, label, CLASSES.detection)), sample)
+        return metric
+
+    sets = [on_new_pictures(seed) for seed in range(24)]
+    analysed = [analyse_detection(one.ordered_records(), CLASSES.detection, [None] * 60, score=0.5) for one in sets[:3]]
+    errors = [(high - low) / 2 / 1.96 for low, high in (found["intervals"]["AP"] for found in analysed)]
+    assert np.mean(errors) == pytest.approx(np.std([one.compute()["AP"] for one in sets], ddof=1), rel=0.4)
+
+
 def test_numbers_that_explain_the_numbers() -> None:
     _, content = _evaluated(12, TASKS)
     found = content["analysis"]["detection"]
     low, high = found["intervals"]["AP50"]
-    assert low < content["coco"]["AP50"] < high
+    assert (low + high) / 2 == pytest.approx(content["coco"]["AP50"])
     matrix = np.array(found["confusion"]["matrix"])
     assert matrix[0].tolist() == [8, 0, 4] and matrix[1].tolist() == [3, 9, 0]  # four cats missed, three dogs called cats
     assert found["tide"]["count"]["classification"] == 3

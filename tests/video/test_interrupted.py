@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.video.cheap import CheapBackend, write_with_sound
+from tests.video.cheap import CheapBackend, sound_of, write_with_sound
 from tests.video.clips import write_numbered
 from vistasks.infer import Summary, infer
 from vistasks.predictor import Predictor
@@ -45,6 +46,18 @@ def everything(output: Path) -> dict[str, bytes]:
     return {p.relative_to(output).as_posix(): p.read_bytes() for p in sorted(output.rglob("*")) if p.is_file()}
 
 
+def same(found: Path, whole: Path) -> bool:
+    """Whether two folders hold the same, byte for byte but for the video's pictures, which may be a shade of grey apart.
+
+    Under load the encoder now and then gives one frame of a run a byte more than in another run, from the same pictures.
+    """
+    video = "clip.mp4"
+    if {**everything(found), video: b""} != {**everything(whole), video: b""}:
+        return False
+    pairs = list(zip(VideoReader(found / video), VideoReader(whole / video), strict=True))
+    return all(a.seconds == b.seconds and np.abs(a.image.astype(int) - b.image).mean() < 1 for a, b in pairs)
+
+
 def test_after_kill_9_the_joined_result_is_that_of_a_whole_run(tmp_path: Path) -> None:
     source = write_with_sound(tmp_path / "clip.mp4", 40)
     options: dict[str, Any] = {"track": True, "masks": "rle"}
@@ -57,7 +70,8 @@ def test_after_kill_9_the_joined_result_is_that_of_a_whole_run(tmp_path: Path) -
     summary = run(source, tmp_path / "out", resume=True, **options)
     assert summary.video is not None and summary.video.resumed >= 12 and summary.video.frames <= 28
     assert (summary.pictures, summary.detections) == (40, whole.detections)
-    assert everything(tmp_path / "out") == everything(tmp_path / "whole")
+    assert same(tmp_path / "out", tmp_path / "whole")
+    assert sound_of(tmp_path / "out" / "clip.mp4") == sound_of(tmp_path / "whole" / "clip.mp4")
     assert list(everything(tmp_path / "out")) == [
         "clip.mp4", "detections.csv", "images.json", "masks.jsonl", "results.json", "results.jsonl",
     ]  # fmt: skip
@@ -78,11 +92,8 @@ def test_a_signal_ends_the_run_with_whole_files(tmp_path: Path, number: signal.S
     assert 6 <= frames == len(lines) < 60 and f"{frames} frames" in out
     run(source, tmp_path / "out", resume=True)
     run(source, tmp_path / "whole")
-    resumed, whole = everything(tmp_path / "out"), everything(tmp_path / "whole")
-    # the bytes of the video may differ: once in a while a part ends where the run was stopped
-    assert {**resumed, "clip.mp4": b""} == {**whole, "clip.mp4": b""}
-    times = [[frame.seconds for frame in VideoReader(tmp_path / name / "clip.mp4")] for name in ("out", "whole")]
-    assert times[0] == times[1] and len(times[0]) == 60
+    assert same(tmp_path / "out", tmp_path / "whole")
+    assert len(list(VideoReader(tmp_path / "out" / "clip.mp4"))) == 60
 
 
 def test_another_run_is_not_continued(tmp_path: Path) -> None:
