@@ -24,6 +24,7 @@ from vistasks.commands import (
     search,
     study,
     summary,
+    svm,
     train,
 )
 from vistasks.training.stop import STOPPED, Stopped
@@ -97,6 +98,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "train": (train.add, "Train a detector, a segmenter or both over one trunk, as a config says."),
     "evaluate": (evaluate.add, "Measure trained weights on a config's validation data: COCO and VOC AP, IoU."),
     "calibrate": (calibrate.add, "Make a trained detector's scores say how often they are right."),
+    "svm": (svm.add, "Replace a trained detector's classifier by R-CNN's: linear support vector machines with hard negatives."),
     "audit": (audit.add, "Find labels that are probably wrong or missing, by what a trained model says of them."),
     "compare": (compare.add, "Evaluated runs side by side: paired differences with intervals, pictures gained and lost."),
     "compress": (compress.add, "Make a trained detector's fully connected layers smaller, by truncated SVD."),

@@ -1,0 +1,43 @@
+"""``vistasks svm``."""
+
+from __future__ import annotations
+
+import argparse
+
+from vistasks.commands.arguments import config_arguments
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    config_arguments(parser)
+    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where the checkpoint with the machines goes")
+    parser.add_argument("--cost", type=float, default=1e-3, metavar="C", help="C, what an example costs; .001 as in R-CNN")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.set_defaults(run=_svm)
+
+
+def _svm(parsed: argparse.Namespace) -> int:
+    from vistasks.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from vistasks.svm import train_svms
+
+    done = train_svms(
+        config,
+        parsed.weights,
+        parsed.output,
+        cost=parsed.cost,
+        device=parsed.device,
+        track=lambda loader: track(loader, "mining", transient=True),
+    )
+    table = Table("class", "objects", "right", "negatives", "hard ones", title="linear support vector machines")
+    for row in done["classes"]:
+        table.add_row(row["class"], *(f"{row[key]:,}" for key in ("objects", "right", "negatives", "hard")))
+    Console().print(table)
+    print(f"weights      {done['output']}")
+    print(f"what it gains: vistasks evaluate --config {parsed.config} --weights {parsed.output}")
+    return 0
