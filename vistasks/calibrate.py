@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistasks.build import build_dataset, build_loader, build_pipeline
-from vistasks.checkpoint import LoadedModel, load_model, read_checkpoint, save_checkpoint
+from vistasks.checkpoint import LoadedModel, labelled_batches, load_model, read_checkpoint, save_checkpoint
 from vistasks.config import Config, parse_config
 from vistasks.evaluate import evaluate_model
 from vistasks.heads.region_decoding import LOGIT_EPS
@@ -80,9 +79,7 @@ def calibration_error(scores: np.ndarray, right: np.ndarray) -> float:
 
 def collect(loaded: LoadedModel, config: Config, track: Any = lambda loader: loader) -> Scored:
     """What the model detects on a config's validation part, right or not; detections on ignored objects are left out."""
-    data = build_dataset(config, "val", loaded.classes)
-    pipeline = build_pipeline(config, data, training=False)
-    _, loader = build_loader(config, pipeline, classes=loaded.classes, divisor=loaded.model.divisor, training=False)
+    loader = labelled_batches(loaded, config, "val")
     metric = CocoAveragePrecision(loaded.classes.detection)
     evaluate_model(loaded.model, track(loader), {"coco": metric}, loaded.device)
     parts = []
@@ -125,7 +122,6 @@ def calibrate(
     decoding = dict(head.get("decoding", {}) if asked is None else asked)
     decoding.pop("calibration", None)
     loaded.decode_with({**decoding, "calibration": None})
-    config = config.model_copy(update={"model": loaded.config.model, "input": loaded.config.input})
     found = collect(loaded, config, track)
     if not len(found.scores):
         raise ValueError(f"{loaded.path} detects nothing on {config.data.source('val')}: there is nothing to calibrate")

@@ -25,12 +25,13 @@ from torch import Tensor
 import vistasks
 from vistasks.atomic import replacing, write_text
 from vistasks.batching import collate, input_size, scale_sample, to_device
-from vistasks.build import build_model, build_proposals
+from vistasks.build import build_dataset, build_loader, build_model, build_pipeline, build_proposals
 from vistasks.config import Config, parse_config
 from vistasks.devices import pick_device
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import region_decoding
 from vistasks.heads.test_time import TestTime
+from vistasks.loading import Batches
 from vistasks.models import MultiTaskModel
 from vistasks.proposals.trained import LearnedProposals
 from vistasks.types import Batch, ClassNames, Sample
@@ -242,6 +243,14 @@ class LoadedModel:
             moved = to_device(replace(batch, images=batch.images.pin_memory()), self.device)
         self._uploads.synchronize()
         return moved
+
+
+def labelled_batches(loaded: LoadedModel, config: Config, part: str) -> Batches:
+    """The batches of a config's "train" or "val" part as a trained model takes them, with their samples; not augmented."""
+    config = config.model_copy(update={"model": loaded.config.model, "input": loaded.config.input})
+    pipeline = build_pipeline(config, build_dataset(config, part, loaded.classes), training=False)
+    _, found = build_loader(config, pipeline, classes=loaded.classes, divisor=loaded.model.divisor, training=False)
+    return found
 
 
 def load_model(path: str | Path, device: str = "auto") -> LoadedModel:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from vistasks.batching import to_device
-from vistasks.build import build_dataset, build_loader, build_pipeline
-from vistasks.checkpoint import LoadedModel, load_model, read_checkpoint, save_checkpoint
+from vistasks.checkpoint import LoadedModel, labelled_batches, load_model, read_checkpoint, save_checkpoint
 from vistasks.config import Config, parse_config
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.ops.boxes import box_iof, box_iou
@@ -170,11 +169,8 @@ def _mined(
     loaded: LoadedModel, head: RegionClassifier, config: Config, cost: float, track: Any
 ) -> tuple[list[Machine], float]:
     """A machine for each class after all training pictures, and what their features were multiplied by."""
-    config = config.model_copy(update={"model": loaded.config.model, "input": loaded.config.input})
-    pipeline = build_pipeline(config, build_dataset(config, "train", loaded.classes), training=False)
-    _, loader = build_loader(config, pipeline, classes=loaded.classes, divisor=loaded.model.divisor, training=False)
     machines, scale = [Machine(cost) for _ in loaded.classes.detection], 0.0
-    for batch, _ in track(loader):
+    for batch, _ in track(labelled_batches(loaded, config, "train")):
         batch = to_device(batch, loaded.device)
         features = loaded.model.features(batch)
         found = [examples(batch, index, regions) for index, regions in enumerate(head.proposals(features, batch))]
