@@ -129,17 +129,6 @@ def test_headers_of_another_kind(tmp_path: Path, header: str) -> None:
         read_checkpoint(tmp_path / "x.safetensors")
 
 
-def test_a_checkpoint_from_before_there_were_cell_centres_computes_as_it_did(
-    tmp_path: Path, model: MultiTaskModel, config: Config
-) -> None:
-    path = save(tmp_path / "x.safetensors", model, config)
-    assert config.model.cell_centres and read_checkpoint(path).config.model.cell_centres
-    header = json.loads((tmp_path / "x.json").read_text())
-    del header["config"]["model"]["cell_centres"]
-    save_file(load_file(path), path, {HEADER: json.dumps(header)})
-    assert not read_checkpoint(path).config.model.cell_centres
-
-
 def test_a_config_that_this_version_does_not_know(tmp_path: Path, model: MultiTaskModel, config: Config) -> None:
     path = save(tmp_path / "x.safetensors", model, config)
     header = json.loads((tmp_path / "x.json").read_text())

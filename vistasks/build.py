@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,13 +49,11 @@ def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = 
     if not pretrained:
         backbone_options.pop("weights", None)
     backbone = _built(BACKBONES, backbone_options, where="model.backbone")
-    neck, trunk = None, Trunk(backbone_options["name"], backbone.channels, backbone.pooling)
-    if config.cell_centres:
-        trunk = replace(trunk, cell_centre=backbone.cell_centre)
+    neck, trunk = None, Trunk(name=backbone_options["name"], channels=backbone.channels, pooling=backbone.pooling)
     if config.neck is not None:
         neck = _built(NECKS, config.neck, where="model.neck", given={"in_channels": backbone.channels})
         # a neck mixes the maps, so that the trunk's pooling indices no longer belong to them
-        trunk = replace(trunk, name=f"{trunk.name} + {config.neck['name']}", channels=neck.channels, pooling={})
+        trunk = Trunk(name=f"{trunk.name} + {config.neck['name']}", channels=neck.channels, pooling={})
     heads = {task: _build_head(task, options, trunk, classes) for task, options in config.heads.items()}
     if config.gradient_checkpointing and not backbone.can_checkpoint:
         raise ValueError(f"model.gradient_checkpointing: the trunk '{trunk.name}' cannot do that; set it to false")

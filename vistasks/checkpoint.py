@@ -121,7 +121,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         classes = ClassNames(*(tuple(header["classes"][task]) for task in ("detection", "segmentation")))
         values, state = header["config"], dict(header["state"])
-        values["model"].setdefault("cell_centres", False)  # of a model that was trained before there were any
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: its vistasks header is incomplete; was it written by another version?") from None
     return Checkpoint(path, parse_config(values, where=lambda keys: f"{path}, its config"), classes, state, tensors)

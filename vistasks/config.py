@@ -100,11 +100,6 @@ class ModelConfig(Section):
     loss_weights: dict[str, PositiveFloat] = Field(default={}, description="factor of each head's losses; 1 where not named")
     weighting: Options = Field(default={"name": "fixed"}, description="of two heads: fixed, uncertainty or gradient_norm")
     gradient_checkpointing: bool = Field(default=False, description="the trunk's blocks are computed twice: less memory, slower")
-    cell_centres: bool = Field(
-        default=True,
-        description="upsampling and RoIAlign take each cell of the trunk to be where its receptive field has its middle; "
-        "false: as if that were the middle of the cell's own pixels",
-    )
     freeze_stages: int = Field(default=0, ge=0, description="the first n stages of the backbone are not trained")
     freeze_batchnorm: bool = Field(default=False, description="the backbone's BatchNorm statistics and affine stay fixed")
 

@@ -27,20 +27,6 @@ def test_aligned_regions_read_the_place_they_cover() -> None:
     assert torch.allclose(found[1, 0, 0], torch.tensor([40 / 8, 56 / 8]) - 0.5)
 
 
-@pytest.mark.parametrize("centre", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("learning", [True, False])
-def test_aligned_regions_know_where_the_trunks_cells_look(centre: float, learning: bool) -> None:
-    trunk = Trunk("trunk", {8: 4, 16: 4}, {}, cell_centre=centre)
-    # each cell holds the pixel it looks at
-    maps = {s: (torch.arange(128 // s) * s + centre * (s - 1.0)).expand(1, 4, 128 // s, 128 // s).contiguous() for s in (8, 16)}
-    boxes = torch.tensor([[32.0, 24, 64, 56], [20.0, 20, 108, 108]])  # one for each map
-    for strides in ([8], [8, 16]):
-        regions = AlignedRegions(trunk=trunk, strides=strides, size=1, reduce=None, canonical=90)
-        with torch.set_grad_enabled(learning):
-            found = regions(Features(maps), [boxes], encode)[:, 0, 0, 0]
-        assert found.tolist() == pytest.approx([48 - 0.5, 64 - 0.5])
-
-
 def test_aligned_regions_of_several_images_keep_their_order() -> None:
     maps = torch.stack([torch.full((4, 8, 8), value) for value in (1.0, 2.0, 3.0)])
     box = torch.tensor([[0.0, 0, 32, 32]])

@@ -47,8 +47,6 @@ class Backbone(nn.Module, ABC):
         channels: stride -> channels of ``Features.maps[stride]``, in ascending order of the strides.
         pooling: stride -> the stage whose max pooling makes that stride; empty where no indices can be published.
         mean, std: RGB statistics in 0..1 units; images arrive as ``(image / 255 - mean) / std``.
-        cell_centre: where a cell's receptive field has its middle among the s pixels a side that the cell stands for: 0 the first
-            pixel, 0.5 the middle, 1 the last. Cell i of stride s looks at pixel s i + ``cell_centre`` (s - 1).
         min_size: smallest height and width in pixels.
         publish_pooling: whether ``forward`` also gives ``Features.pooling``. Off until a head needs the indices,
             because max pooling with indices is the slower kernel.
@@ -62,7 +60,6 @@ class Backbone(nn.Module, ABC):
     mean: Triple
     std: Triple
     min_size: int
-    cell_centre: ClassVar[float] = 0.5  # as 2x2 pooling has it
     can_checkpoint: ClassVar[bool] = True
     publish_pooling: bool
     gradient_checkpointing: bool

@@ -75,8 +75,6 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite(Backbone):
     """The trunk of EfficientNet-Lite ``variant`` (0, 1 or 2); images are normalised as ``(pixel - 127) / 128``."""
 
-    cell_centre = 1.0  # "same" padding of even sizes has nothing on the left
-
     def __init__(self, variant: int) -> None:
         super().__init__(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
         width, depth = _SCALES[variant]

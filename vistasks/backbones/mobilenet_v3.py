@@ -19,8 +19,6 @@ from vistasks.types import Features
 class MobileNetV3(Backbone):
     """The ``features`` of torchvision's network."""
 
-    cell_centre = 0.0  # padded by the same on both sides
-
     def __init__(self, features: nn.Sequential) -> None:
         super().__init__()
         self.features = features

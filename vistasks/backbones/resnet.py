@@ -66,8 +66,6 @@ class Bottleneck(nn.Module):
 class ResNet(Backbone):
     """The four residual stages over a 7x7 stem."""
 
-    cell_centre = 0.0  # padded by the same on both sides
-
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)

@@ -77,8 +77,8 @@ class AtrousHead(SegmentationHead):
         x = self.pyramid(features.maps[self.stride])
         if self.skip is not None and self.skip_stride is not None:
             low = features.maps[self.skip_stride]
-            x = torch.cat([upsample(x, low.shape[2:], self.cell_centre), self.skip(low)], dim=1)
-        return upsample(self.decoder(x), size, self.cell_centre)
+            x = torch.cat([upsample(x, low.shape[2:]), self.skip(low)], dim=1)
+        return upsample(self.decoder(x), size)
 
 
 @HEADS.register("lr_aspp")
@@ -119,5 +119,4 @@ class LiteAtrousHead(SegmentationHead):
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
         deep, low = features.maps[self.stride], features.maps[self.skip_stride]
         x = self.values(deep) * self.gate(deep.mean((2, 3), keepdim=True))
-        scores = self.score(upsample(x, low.shape[2:], self.cell_centre)) + self.skip_score(low)
-        return upsample(scores, size, self.cell_centre)
+        return upsample(self.score(upsample(x, low.shape[2:])) + self.skip_score(low), size)

@@ -17,14 +17,12 @@ class Trunk:
     """What a head needs to know of the trunk (with its neck) to size itself.
 
     channels: stride -> channels of the map at that stride. pooling: stride -> what SegNet mirrors (see
-    `vistasks.backbones.backbone.PoolingStage`); empty where the trunk publishes no pooling indices. cell_centre: see
-    `vistasks.backbones.backbone.Backbone`.
+    `vistasks.backbones.backbone.PoolingStage`); empty where the trunk publishes no pooling indices.
     """
 
     name: str
     channels: Mapping[int, int]
     pooling: Mapping[int, Any]
-    cell_centre: float = 0.5
 
 
 class TrunkMismatch(ValueError):

@@ -16,24 +16,9 @@ def conv_norm(inputs: int, outputs: int, kernel: int, *, dilation: int = 1) -> n
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-def upsample(maps: Tensor, size: Sequence[int], cell_centre: float = 0.5) -> Tensor:
-    """Bilinear interpolation of (N, C, h, w) to (N, C, *size).
-
-    With f fine cells a coarse one, fine cell j lies at (j + c) / f - c among the coarse ones, where c is ``cell_centre`` (see
-    `vistasks.backbones.backbone.Backbone`). PyTorch's own rule has c = 0.5; for c = 0 or 1 ``size`` must divide by (h, w).
-    """
-    if cell_centre in (0.0, 1.0):
-        return _from_corner(maps, size, last=cell_centre == 1.0)
+def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear interpolation of (N, C, h, w) to (N, C, *size)."""
     return functional.interpolate(maps, size=(int(size[0]), int(size[1])), mode="bilinear", align_corners=False)
-
-
-def _from_corner(maps: Tensor, size: Sequence[int], last: bool) -> Tensor:
-    """`upsample` where the first or the last of the fine cells lies where the coarse one does."""
-    height, width = int(size[0]), int(size[1])
-    # one more row and column make the corners of the two grids meet
-    wider = functional.pad(maps, (1, 0, 1, 0) if last else (0, 1, 0, 1), mode="replicate")
-    fine = functional.interpolate(wider, size=(height + 1, width + 1), mode="bilinear", align_corners=True)
-    return fine[:, :, 1:, 1:] if last else fine[:, :, :-1, :-1]
 
 
 class AtrousPyramid(nn.Module):

@@ -51,7 +51,6 @@ class AlignedRegions(RegionFeatures):
         require_strides("region_classifier", trunk, strides)
         self.strides, self.size, self.canonical, self.pool = sorted(strides), size, canonical, pool
         widths = {stride: trunk.channels[stride] for stride in self.strides}
-        self.cell_centre = trunk.cell_centre
         if reduce is None and len(set(widths.values())) > 1:
             raise ValueError(
                 f"align.stride: several maps must have one number of channels, but those of '{trunk.name}' have "
@@ -82,18 +81,9 @@ class AlignedRegions(RegionFeatures):
         steps = torch.log2(torch.tensor(self.strides, device=boxes.device, dtype=torch.float32))
         return (power[:, None] >= steps[None]).sum(dim=1).sub(1).clamp(min=0)
 
-    def _seen_from_middles(self, regions: Tensor | list[Tensor], stride: int) -> Tensor | list[Tensor]:
-        """The regions moved by as much as the trunk's cells lie off the middles of their pixels, which pooling takes them for."""
-        shift = (0.5 - self.cell_centre) * (stride - 1)
-        if not shift:
-            return regions
-        if isinstance(regions, list):
-            return [region + shift for region in regions]
-        return regions + regions.new_tensor([0.0, shift, shift, shift, shift])
-
     def _pooled(self, source: Tensor, regions: Tensor | list[Tensor], stride: int) -> Tensor:
         # in float32: RoIAlign has no bf16 kernel on the CPU, and box coordinates lose whole pixels in 16 bits
-        source, regions = source.float(), self._seen_from_middles(regions, stride)
+        source = source.float()
         with torch.autocast(source.device.type, enabled=False):
             if self.pool:
                 return roi_pool(source.contiguous(), regions, self.size, 1 / stride)

@@ -45,7 +45,7 @@ class SegmentationHead(Head):
             order of the classes, or the name of a rule of `vistasks.class_weights` that training works out from its data.
         loss: which losses, by their factors.
         auxiliary: a second classifier to train the trunk by.
-        trunk: what the maps look like; ``auxiliary`` and `upsample` read it.
+        trunk: what the maps look like; only ``auxiliary`` reads it here.
     """
 
     task: ClassVar[str] = "segmentation"
@@ -62,7 +62,6 @@ class SegmentationHead(Head):
     ) -> None:
         super().__init__()
         self.classes, self.pixel_loss = classes, loss
-        self.cell_centre = trunk.cell_centre if trunk is not None else 0.5
         self.unresolved: Balance | None = class_weights if isinstance(class_weights, str) else None
         self.register_buffer("class_weights", weight_tensor(class_weights, classes), persistent=False)
         self._windows: tuple[TestTime, int] | None = None
@@ -105,9 +104,8 @@ class SegmentationHead(Head):
         return terms
 
     def _auxiliary_loss(self, layers: nn.Module, features: Features, target: Tensor, labelled: Tensor) -> Tensor:
-        """Cross-entropy at the map's own resolution, against the pixel that each cell looks at."""
-        stride = self.auxiliary_stride
-        middle = int(self.cell_centre * (stride - 1) + 0.5)
+        """Cross-entropy at the map's own resolution, against the pixel in the middle of each cell."""
+        stride, middle = self.auxiliary_stride, self.auxiliary_stride // 2
         logits = layers(features.maps[stride]).float()
         loss = partial_cross_entropy(
             logits,

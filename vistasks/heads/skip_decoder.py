@@ -78,6 +78,6 @@ class SkipDecoder(SegmentationHead):
         scores = self.scores[0](x)
         for stride, narrow, skip, blend, score in zip(self.strides[1:], self.narrow, self.skips, self.blend, self.scores[1:]):
             source = features.maps[stride]
-            x = blend(upsample(narrow(x), source.shape[2:], self.cell_centre) + skip(source))
-            scores = upsample(scores, source.shape[2:], self.cell_centre) + score(x)
-        return upsample(scores, size, self.cell_centre)  # (N, S, h, w) -> (N, S, H, W)
+            x = blend(upsample(narrow(x), source.shape[2:]) + skip(source))
+            scores = upsample(scores, source.shape[2:]) + score(x)
+        return upsample(scores, size)  # (N, S, h, w) -> (N, S, H, W)
