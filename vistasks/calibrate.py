@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistasks.checkpoint import LoadedModel, labelled_batches, load_model, read_checkpoint, save_checkpoint
+from vistasks.checkpoint import LoadedModel, free_target, labelled_batches, load_model, read_checkpoint, save_made_of
 from vistasks.config import Config, parse_config
 from vistasks.evaluate import evaluate_model
 from vistasks.heads.region_decoding import LOGIT_EPS
@@ -111,9 +111,7 @@ def calibrate(
         raise ValueError(
             "data.val is empty: calibration needs labelled pictures that were not trained on, such as data.val={split: val}"
         )
-    target = Path(output) / "best.safetensors"
-    if target.exists():
-        raise ValueError(f"{target} is there already; choose another folder")
+    target = free_target(output)
     loaded = load_model(weights, device)
     head = loaded.config.model.heads.get("detection", {})
     if head.get("name") != "region_classifier":
@@ -167,6 +165,4 @@ def _save(target: Path, weights: str, decoding: dict[str, Any]) -> None:
     checkpoint = read_checkpoint(weights)
     values = checkpoint.config.model_dump()
     values["model"]["heads"]["detection"]["decoding"] = decoding
-    named = {f"model.{name}": tensor for name, tensor in checkpoint.part("model").items()}
-    state = {"calibrated_from": str(checkpoint.path)}
-    save_checkpoint(target, named, config=parse_config(values), classes=checkpoint.classes, state=state)
+    save_made_of(checkpoint, target, checkpoint.part("model"), parse_config(values), how="calibrated")

@@ -87,6 +87,20 @@ class Checkpoint:
         return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
 
 
+def free_target(output: str | Path) -> Path:
+    """``best.safetensors`` in a folder for a checkpoint that is made of another; a ``ValueError`` where there is one."""
+    target = Path(output) / "best.safetensors"
+    if target.exists():
+        raise ValueError(f"{target} is there already; choose another folder")
+    return target
+
+
+def save_made_of(source: Checkpoint, target: Path, model: Mapping[str, Tensor], config: Config, *, how: str) -> None:
+    """Writes a checkpoint with the weights ``model`` and no state but from which file it was made, and ``how``."""
+    named = {f"model.{name}": tensor for name, tensor in model.items()}
+    save_checkpoint(target, named, config=config, classes=source.classes, state={f"{how}_from": str(source.path)})
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file itself: a run folder stands for its ``best.safetensors``, or else its ``last``."""
     path = Path(path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vistasks.build import build_model
-from vistasks.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
+from vistasks.checkpoint import Checkpoint, free_target, read_checkpoint, restore, save_made_of
 from vistasks.config import parse_config
 
 _LAYER = re.compile(r"heads\.detection\.(?:stages\.(\d+)\.)?fc\.(\d+)\.0\.(weight|bias)")
@@ -52,9 +52,7 @@ def compress(
         raise ValueError("compress: give either ranks, one for each hidden layer, or keep, the share of the energy")
     if keep is not None and not 0 < keep <= 1:
         raise ValueError(f"compress: keep must be above 0 and at most 1; received {keep}")
-    target = Path(output) / "best.safetensors"
-    if target.exists():
-        raise ValueError(f"{target} is there already; choose another folder")
+    target = free_target(output)
     checkpoint = read_checkpoint(weights)
     layers = _layers(checkpoint)
     depth = max(index for _, index in layers)
@@ -69,8 +67,7 @@ def compress(
     restore(model, tensors, str(target))
     before = sum(tensor.numel() for tensor in checkpoint.part("model").values())
     after = sum(tensor.numel() for tensor in tensors.values())
-    named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-    save_checkpoint(target, named, config=small, classes=checkpoint.classes, state={"compressed_from": str(checkpoint.path)})
+    save_made_of(checkpoint, target, tensors, small, how="compressed")
     sizes = {"before": before, "after": after}
     return {"ranks": list(ranks), "layers": rows, "parameters": sizes, "output": str(target.resolve())}
 

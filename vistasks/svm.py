@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vistasks.batching import to_device
-from vistasks.checkpoint import LoadedModel, labelled_batches, load_model, read_checkpoint, save_checkpoint
+from vistasks.checkpoint import LoadedModel, free_target, labelled_batches, load_model, read_checkpoint, save_made_of
 from vistasks.config import Config, parse_config
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.ops.boxes import box_iof, box_iou
@@ -136,9 +136,7 @@ def train_svms(
     """
     if not cost > 0:
         raise ValueError(f"the cost C must be above 0; received {cost}")
-    target = Path(output) / "best.safetensors"
-    if target.exists():
-        raise ValueError(f"{target} is there already; choose another folder")
+    target = free_target(output)
     loaded = load_model(weights, device)
     head = _head(loaded)
     machines, scale = _mined(loaded, head, config, cost, track)
@@ -177,9 +175,9 @@ def _mined(
         vectors = _vectors(loaded, head, features, [one.regions for one in found])
         scale = scale or NORM / max(float(vectors.norm(dim=1).mean()), 1e-6)
         for one, part in zip(found, (vectors * scale).split([len(one.regions) for one in found])):
-            for k, machine in enumerate(machines):
+            for machine, side in zip(machines, one.sides.cpu().unbind(dim=1)):  # on the CPU, as the vectors are
                 with torch.enable_grad():
-                    machine.add(part[one.sides[:, k] == 1], part[one.sides[:, k] == -1])
+                    machine.add(part[side == 1], part[side == -1])
     return machines, scale
 
 
@@ -199,6 +197,4 @@ def _save(target: Path, weights: str, machines: Sequence[Machine], scale: float)
     bias = torch.tensor([machine.bias for machine in machines])
     tensors[f"{prefix}weight"] = torch.cat([SHARPNESS * scale * learnt, torch.zeros(1, learnt.shape[1])])
     tensors[f"{prefix}bias"] = torch.cat([SHARPNESS * bias, torch.zeros(1)])
-    named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-    state = {"machines_from": str(checkpoint.path)}
-    save_checkpoint(target, named, config=parse_config(values), classes=checkpoint.classes, state=state)
+    save_made_of(checkpoint, target, tensors, parse_config(values), how="machines")
