@@ -33,6 +33,7 @@ from vistasks.heads.region_decoding import region_decoding
 from vistasks.heads.test_time import TestTime
 from vistasks.loading import Batches
 from vistasks.models import MultiTaskModel
+from vistasks.models.cuda_graphs import GraphedEncoder
 from vistasks.proposals.trained import LearnedProposals
 from vistasks.types import Batch, ClassNames, Sample
 
@@ -198,17 +199,26 @@ class LoadedModel:
         """Whether there is a detector that was trained on proposals from outside; one with an rpn may have none but its own."""
         return "detection" in self.heads and not (isinstance(self._method, LearnedProposals) and self._method.trained is None)
 
-    def speed_up(self, *, half: bool = False, compiled: bool = False) -> None:
-        """Predicts in 16 bits (float16 on CUDA, bfloat16 elsewhere), and with a compiled trunk; both change results a little.
+    def speed_up(self, *, half: bool = False, compiled: bool = False, cuda_graphs: bool = False) -> None:
+        """Predicts in 16 bits (float16 on CUDA, bfloat16 elsewhere), with a compiled trunk, or with one from CUDA graphs.
 
-        Compiling happens at the first batch of each size, and takes a minute or so. A ``ValueError`` where nothing can compile.
+        The first two change results a little. Compiling happens at the first batch of each size, and takes a minute or so.
+
+        Raises:
+            ValueError: nothing here can compile, there is no GPU for graphs, or both were asked for.
         """
+        if cuda_graphs and self.device.type != "cuda":
+            raise ValueError(f"--cuda-graphs needs a GPU, and this model runs on {self.device.type}; leave it out")
+        if cuda_graphs and compiled:
+            raise ValueError("--compile and --cuda-graphs both take the trunk's place; leave one out")
         if half:
             self.model.precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         if compiled:
             if self.device.type == "cpu" and shutil.which("c++") is None and shutil.which("g++") is None:
                 raise ValueError("--compile on the CPU needs a C++ compiler (g++), and there is none on the PATH; leave it out")
             self.model.encode = torch.compile(self.model.encode)  # type: ignore[method-assign]
+        if cuda_graphs:
+            self.model.encode = GraphedEncoder(self.model.encode)  # type: ignore[method-assign]
 
     def look(self, test_time: TestTime) -> None:
         """Looks at each picture flipped, scaled and window by window; see `vistasks.heads.test_time`.

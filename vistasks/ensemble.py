@@ -106,10 +106,10 @@ class Ensemble:
             found = {**member.heads, **found}
         return found
 
-    def speed_up(self, *, half: bool = False, compiled: bool = False) -> None:
+    def speed_up(self, *, half: bool = False, compiled: bool = False, cuda_graphs: bool = False) -> None:
         """As `LoadedModel.speed_up`, each member."""
         for member in self.members:
-            member.speed_up(half=half, compiled=compiled)
+            member.speed_up(half=half, compiled=compiled, cuda_graphs=cuda_graphs)
 
     def look(self, test_time: TestTime) -> None:
         """As `LoadedModel.look`, each member; windows only where there is a class map."""

@@ -179,14 +179,14 @@ class Predictor:
         """The class names of the two tasks."""
         return self.backend.classes
 
-    def speed_up(self, *, half: bool = False, compiled: bool = False) -> None:
-        """Predicts in 16 bits, and with a compiled trunk; see `vistasks.checkpoint.LoadedModel.speed_up`.
+    def speed_up(self, *, half: bool = False, compiled: bool = False, cuda_graphs: bool = False) -> None:
+        """Predicts in 16 bits, with a compiled trunk or one from CUDA graphs; see `vistasks.checkpoint.LoadedModel.speed_up`.
 
         Raises a ``ValueError`` where the backend cannot.
         """
         if not hasattr(self.backend, "speed_up"):
-            raise ValueError("this model is run as it is: it takes neither --half nor --compile")
-        self.backend.speed_up(half=half, compiled=compiled)
+            raise ValueError("this model is run as it is: it takes none of --half, --compile, --cuda-graphs")
+        self.backend.speed_up(half=half, compiled=compiled, cuda_graphs=cuda_graphs)
 
     def look(self, test_time: TestTime) -> None:
         """Looks at each picture flipped, scaled and window by window; see `vistasks.heads.test_time`.

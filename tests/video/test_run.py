@@ -242,12 +242,16 @@ def test_options_that_make_no_sense_are_named(options: dict[str, Any], words: st
 
 
 def test_what_cannot_be_made_faster_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="this model is run as it is: it takes neither --half nor --compile"):
+    with pytest.raises(ValueError, match="this model is run as it is: it takes none of --half, --compile, --cuda-graphs"):
         Predictor(CheapBackend()).speed_up(half=True)
     monkeypatch.setattr("shutil.which", lambda name: None)
     loaded: Any = SimpleNamespace(device=torch.device("cpu"))
     with pytest.raises(ValueError, match=r"--compile on the CPU needs a C\+\+ compiler"):
         LoadedModel.speed_up(loaded, compiled=True)
+    with pytest.raises(ValueError, match="--cuda-graphs needs a GPU, and this model runs on cpu"):
+        LoadedModel.speed_up(loaded, cuda_graphs=True)
+    with pytest.raises(ValueError, match="--compile and --cuda-graphs both take the trunk's place"):
+        LoadedModel.speed_up(SimpleNamespace(device=torch.device("cuda")), compiled=True, cuda_graphs=True)  # type: ignore[arg-type]
 
 
 def test_a_live_source_is_not_continued(tmp_path: Path) -> None:

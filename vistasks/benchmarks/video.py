@@ -39,6 +39,7 @@ def benchmark(
     batch_size: int = 1,
     half: bool = False,
     compiled: bool = False,
+    cuda_graphs: bool = False,
     memory_frames: int = 10_000,
     options: InferOptions = InferOptions(progress=False),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def benchmark(
 
     Args:
         weights: a trained model; None: one that costs nothing, so that everything around it is measured.
-        device, batch_size, half, compiled: as of the command.
+        device, batch_size, half, compiled, cuda_graphs: as of the command.
         frames: of the clip, of which the first batch has been through the network before.
         size: (height, width).
         memory_frames: of the long run, which uses the model that costs nothing; 0: none.
@@ -61,7 +62,8 @@ def benchmark(
     """
     with tempfile.TemporaryDirectory(prefix="vistasks-") as place:
         folder = Path(place)
-        bench = _Bench(_predictor(weights, device, batch_size, half=half, compiled=compiled), folder, options)
+        predictor = _predictor(weights, device, batch_size, half=half, compiled=compiled, cuda_graphs=cuda_graphs)
+        bench = _Bench(predictor, folder, options)
         write_clip(bench.clip, max(frames, batch_size), size)
         bench.warm()
         alone = bench.alone()
@@ -177,14 +179,14 @@ def write_clip(path: Path, frames: int, size: tuple[int, int]) -> Path:
     return path
 
 
-def _predictor(weights: str | None, device: str, batch_size: int, *, half: bool, compiled: bool) -> Predictor:
+def _predictor(weights: str | None, device: str, batch_size: int, **speed: bool) -> Predictor:
     if weights is None:
         return Predictor(NoModel(), batch_size=batch_size)
     from vistasks.predictor import load
 
     predictor = load(weights, device, batch_size=batch_size)
-    if half or compiled:
-        predictor.speed_up(half=half, compiled=compiled)
+    if any(speed.values()):
+        predictor.speed_up(**speed)
     return predictor
 
 

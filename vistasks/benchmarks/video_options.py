@@ -12,6 +12,7 @@ import numpy as np
 
 from vistasks.datasets.shapes_drawing import CLASSES, Scene
 from vistasks.datasets.shapes_scenes import clip_scenes, scene_mask, scene_objects
+from vistasks.devices import pick_device
 from vistasks.metrics import CocoAveragePrecision, MeanIoU
 from vistasks.predictor import PicturePrediction, Predictor, load
 from vistasks.proposals.recall import overlaps
@@ -36,12 +37,14 @@ class Setting:
     proposals: str = "method"
     half: bool = False
     compiled: bool = False
+    cuda_graphs: bool = False
 
     def __str__(self) -> str:
         words = [f"--propose-every {self.propose_every}"] * (self.propose_every > 1)
         words += [f"--segment-every {self.segment_every}"] * (self.segment_every > 1)
         words += [f"--proposals {self.proposals}"] * (self.proposals != "method")
-        return " ".join([*words, *["--half"] * self.half, *["--compile"] * self.compiled]) or "every frame"
+        words += [*["--half"] * self.half, *["--compile"] * self.compiled, *["--cuda-graphs"] * self.cuda_graphs]
+        return " ".join(words) or "every frame"
 
 
 SETTINGS = (
@@ -54,6 +57,8 @@ SETTINGS = (
     Setting(proposals="segmentation"),
     Setting(half=True),
     Setting(compiled=True),
+    Setting(cuda_graphs=True),
+    Setting(half=True, cuda_graphs=True),
 )
 
 
@@ -87,7 +92,7 @@ def benchmark(
 
     Args:
         weights: a model of the generated shapes with a detector, as `vistasks demo` trains it; settings that need a class map
-            are left out where it has none.
+            are left out where it has none, and CUDA graphs where it runs on the CPU.
         device: "auto", "cpu" or "cuda".
         clips, frames: how many, and how long each is.
         size: (height, width) of the clips.
@@ -103,12 +108,13 @@ def benchmark(
     _check(weights, predictor)
     scenes = [list(clip_scenes(seed=seed, frames=frames, height=size[0], width=size[1])) for seed in range(clips)]
     usable = [s for s in settings if predictor.classes.segmentation or (s.segment_every == 1 and s.proposals == "method")]
+    usable = [s for s in usable if not s.cuda_graphs or pick_device(device).type == "cuda"]
     found: dict[str, Any] = {}
     plain: list[PicturePrediction] = []
     for setting in usable:
         predictor = load(weights, device, score=SCORE)
-        if setting.half or setting.compiled:
-            predictor.speed_up(half=setting.half, compiled=setting.compiled)
+        if setting.half or setting.compiled or setting.cuda_graphs:
+            predictor.speed_up(half=setting.half, compiled=setting.compiled, cuda_graphs=setting.cuda_graphs)
         seconds, answers = _run(predictor, setting, scenes)
         plain = plain or answers
         row = _accuracy(predictor, answers, [scene for clip in scenes for scene in clip])

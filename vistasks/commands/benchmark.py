@@ -66,6 +66,7 @@ def _of_video(names: Any) -> Parsers:
     video.add_argument("--batch", type=int, default=1, help="frames that go through the network at once (default: 1)")
     video.add_argument("--half", action="store_true", help="16 bits")
     video.add_argument("--compile", action="store_true", help="compile the trunk")
+    video.add_argument("--cuda-graphs", action="store_true", help="replay the trunk from CUDA graphs")
     video.add_argument("--propose-every", type=int, default=1, metavar="N", help="proposals on every N-th frame")
     video.add_argument("--segment-every", type=int, default=1, metavar="M", help="the class map on every M-th frame")
     video.add_argument("--proposals", choices=["method", "segmentation"], default="method", help="as of infer")
@@ -149,6 +150,7 @@ def _video(parsed: argparse.Namespace) -> int:
         batch_size=parsed.batch,
         half=parsed.half,
         compiled=parsed.compile,
+        cuda_graphs=parsed.cuda_graphs,
         memory_frames=parsed.memory_frames,
         options=InferOptions(
             progress=False,

@@ -49,6 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _add_speed(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--half", action="store_true", help="16 bits: float16 on a GPU, bfloat16 on the CPU")
     group.add_argument("--compile", action="store_true", help="compile the trunk (takes a minute or so at the first batch)")
+    group.add_argument("--cuda-graphs", action="store_true", help="replay the trunk from CUDA graphs (GPU; batches of one size)")
     group.add_argument(
         "--propose-every",
         type=int,
@@ -102,8 +103,8 @@ def _infer(parsed: argparse.Namespace) -> int:
     averaged = test_time(parsed)
     if averaged is not None:
         predictor.look(averaged)
-    if parsed.half or parsed.compile:
-        predictor.speed_up(half=parsed.half, compiled=parsed.compile)
+    if parsed.half or parsed.compile or parsed.cuda_graphs:
+        predictor.speed_up(half=parsed.half, compiled=parsed.compile, cuda_graphs=parsed.cuda_graphs)
     return print_summary(infer(predictor, parsed.source, parsed.output, options=options), parsed.output)
 
 
