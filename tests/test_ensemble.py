@@ -59,6 +59,26 @@ def test_boxes_are_fused_and_maps_averaged(tmp_path: Path, voc: Path) -> None:
     assert np.array_equal(found.segmentation.labels, sum(large)[0].argmax(0).numpy())
 
 
+def test_votes(tmp_path: Path, voc: Path) -> None:
+    paths = [save_model(tmp_path / f"{seed}.safetensors", voc_data(voc), *JOINT, seed=seed)[0] for seed in range(2)]
+    image = scene(0)[0]
+    alone = [load(path, "cpu", score=0.0) for path in paths]
+    found = load(paths, "cpu", score=0.0, votes=[3, 1]).predict(image)
+    expected = fuse_detections([one.predict(image).detections for one in alone], BoxFusion(), limit=100, votes=[3, 1])
+    assert np.array_equal(found.detections.scores, expected.scores) and np.array_equal(found.detections.boxes, expected.boxes)
+    proposals = [alone[0].backend.propose(image)]
+    seen = [one.backend.model.opinions(one.backend.make_batch([image], proposals))[0].probabilities for one in alone]
+    large = [torch.nn.functional.interpolate(p, size=(64, 64), mode="bilinear", align_corners=False) for p in seen]
+    assert np.array_equal(found.segmentation.labels, (3 * large[0] + large[1])[0].argmax(0).numpy())
+
+
+@pytest.mark.parametrize("votes", [[1], [1, 0], [1, -2], [1, float("nan")], [1, float("inf")]])
+def test_votes_that_are_none(tmp_path: Path, voc: Path, votes: list[float]) -> None:
+    path, _ = save_model(tmp_path / "a.safetensors", voc_data(voc), "detection")
+    with pytest.raises(ValueError, match="votes: expected a number over 0 for each of the 2 models; received 1"):
+        load_models([path, path], "cpu", votes=votes)
+
+
 def test_a_detector_and_a_segmenter_together_say_what_each_says(tmp_path: Path, voc: Path) -> None:
     detector, _ = save_model(tmp_path / "d.safetensors", voc_data(voc), "detection")
     masks = mask_data(write_mask_folder(tmp_path / "masks", count=2))
@@ -136,6 +156,10 @@ def test_the_commands_take_several_weights(tmp_path: Path, voc: Path, capsys: py
     assert rows[0]["numbers"] == evaluate(config, str(first), device="cpu")["headline"]
     assert main(["evaluate", "--config", str(path), "--gain", "--weights", str(first)]) == 1
     assert "there is nothing to compare: give several --weights, or --tta" in capsys.readouterr().err
+    assert main(["evaluate", "--config", str(path), "--votes", "3,x", *weights]) == 1
+    assert "--votes are numbers with commas between, such as 3,1,1; received 3,x" in capsys.readouterr().err
+    assert main(["evaluate", "--config", str(path), "--gain", "--votes", "3,1", *weights]) == 0
+    assert "all 2, --votes 3,1" in capsys.readouterr().out
     summary = infer(load([first, second], "cpu", score=0.1), voc / "JPEGImages", tmp_path / "out", progress=False)
     assert summary.pictures == 3 and summary.detections
     picture = str(voc / "JPEGImages" / "scene_0.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +32,13 @@ class EnsembleModel(nn.Module):
         members: the models.
         classes: of all of them.
         fusion: how boxes of several members become one set.
+        votes: of each member, over 0: what its boxes and probabilities count.
     """
 
-    def __init__(self, members: Sequence[LoadedModel], classes: ClassNames, fusion: BoxFusion) -> None:
+    def __init__(self, members: Sequence[LoadedModel], classes: ClassNames, fusion: BoxFusion, votes: Sequence[float]) -> None:
         super().__init__()
         self.members = nn.ModuleList(member.model for member in members)
-        self.classes, self.fusion = classes, fusion
+        self.classes, self.fusion, self.votes = classes, fusion, tuple(votes)
         heads = [member.model.heads["detection"] for member in members if "detection" in member.model.heads]
         self._limit = max((h.decoding.max_detections for h in heads if isinstance(h, RegionClassifier)), default=None)
         segmenters = [member.model for member in members if "segmentation" in member.model.heads]
@@ -54,16 +56,18 @@ class EnsembleModel(nn.Module):
 
     def _together(self, told: Sequence[Prediction | Opinion], size: tuple[int, int]) -> Prediction:
         """What the members say of one picture, as one."""
-        boxes = [answer.detections for answer in told if answer.detections is not None]
+        boxes = [(answer.detections, vote) for answer, vote in zip(told, self.votes) if answer.detections is not None]
         maps = [answer.segmentation for answer in told if isinstance(answer, Prediction) and answer.segmentation is not None]
-        seen = [answer.probabilities for answer in told if isinstance(answer, Opinion) and answer.probabilities is not None]
+        opinions = [(answer, vote) for answer, vote in zip(told, self.votes) if isinstance(answer, Opinion)]
+        seen = [vote * answer.probabilities for answer, vote in opinions if answer.probabilities is not None]
         segmentation = maps[0] if maps else self._mean_map(seen, size)
         return Prediction(self._fused(boxes), segmentation)
 
-    def _fused(self, boxes: Sequence[Detections]) -> Detections | None:
+    def _fused(self, boxes: Sequence[tuple[Detections, float]]) -> Detections | None:
         if len(boxes) < 2:
-            return boxes[0] if boxes else None
-        return fuse_detections(boxes, self.fusion, limit=self._limit)
+            return boxes[0][0] if boxes else None
+        answers, votes = zip(*boxes)
+        return fuse_detections(answers, self.fusion, limit=self._limit, votes=votes)
 
     def _mean_map(self, seen: Sequence[Tensor], size: tuple[int, int]) -> SegmentationMap | None:
         total: Tensor | None = None
@@ -82,16 +86,24 @@ class Ensemble:
     Args:
         members: two or more, on one device; of each task all that have it know the same classes, in the same order.
         fusion: how boxes of several members become one set.
+        votes: of each member, over 0: what its boxes and probabilities count; None: all the same.
 
     Raises:
-        ValueError: the class lists differ; both files and lists are named.
+        ValueError: the class lists differ (both files and lists are named), or there is not a vote over 0 for each member.
     """
 
-    def __init__(self, members: Sequence[LoadedModel], fusion: BoxFusion = BoxFusion()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        members: Sequence[LoadedModel],
+        fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
+        votes: Sequence[float] | None = None,
+    ) -> None:
+        votes = [1.0] * len(members) if votes is None else list(votes)
+        _check_votes(votes, len(members))
         self.members = list(members)
         self.classes = ClassNames(*(_common_classes(members, task) for task in TASKS))
         self.device = members[0].device
-        self.model = EnsembleModel(members, self.classes, fusion).eval()
+        self.model = EnsembleModel(members, self.classes, fusion, votes).eval()
 
     @property
     def paths(self) -> list[Path]:
@@ -136,6 +148,12 @@ class Ensemble:
         return [member.make_batch(images, proposals if member.takes_proposals else none) for member in self.members]
 
 
+def _check_votes(votes: Sequence[float], members: int) -> None:
+    if len(votes) != members or not all(0 < vote < math.inf for vote in votes):
+        given = ", ".join(f"{vote:g}" for vote in votes)
+        raise ValueError(f"votes: expected a number over 0 for each of the {members} models; received {given}")
+
+
 def _common_classes(members: Sequence[LoadedModel], task: str) -> tuple[str, ...]:
     """The classes of a task; () where no member has it."""
     having = [member for member in members if getattr(member.classes, task)]
@@ -153,11 +171,13 @@ def load_models(
     paths: str | Path | Sequence[str | Path],
     device: str = "auto",
     fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
+    votes: Sequence[float] | None = None,
 ) -> LoadedModel | Ensemble:
     """One trained model from a checkpoint or a run folder, or several as an `Ensemble`."""
-    if isinstance(paths, str | Path):
-        return load_model(paths, device)
+    paths = [paths] if isinstance(paths, str | Path) else paths
     if not paths:
         raise ValueError("no weights are given; expected a checkpoint or a run folder, or several")
+    if votes is not None:
+        _check_votes(votes, len(paths))
     members = [load_model(path, device) for path in paths]
-    return members[0] if len(members) == 1 else Ensemble(members, fusion)
+    return members[0] if len(members) == 1 else Ensemble(members, fusion, votes)

@@ -100,6 +100,7 @@ def evaluate(
     track: Callable[[Steps, int], Iterable[Step]] = lambda steps, total: steps,
     test_time: TestTime | None = None,
     fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
+    votes: Sequence[float] | None = None,
     page: Path | None = None,
     gain: bool = False,
     resume: bool = False,
@@ -114,6 +115,7 @@ def evaluate(
         track: wraps the batches, so many, for a progress bar.
         test_time: how each picture is looked at, in several views and windows; None: once and whole.
         fusion: how the boxes of several models become one set.
+        votes: of each of several models, over 0: what it counts; None: all the same.
         page: a folder for ``report.html`` and ``report.json`` (`vistasks.reports`); what is returned has their content then. The
             predictions are kept there as they come.
         gain: evaluate each model alone and in one view as well; "gain" of the report has what each gets and costs.
@@ -121,7 +123,7 @@ def evaluate(
     """
     weights = [weights] if isinstance(weights, str) else list(weights)
     _check(config, weights, test_time, gain=gain, resume=resume, page=page)
-    evaluation = _Evaluation(config, weights, device, test_time, fusion)
+    evaluation = _Evaluation(config, weights, device, test_time, fusion, votes)
     alone: list[dict[str, Any]] = []
     for number, path in enumerate(weights if gain else [], 1):
         log = None if page is None else page / f"alone_{number}.jsonl"
@@ -130,7 +132,7 @@ def evaluate(
     report = evaluation.run(track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume)
     if gain:
         report["gain"] = [_cost(one, one["weights"]) for one in alone]
-        report["gain"].append(_cost(report, together(len(weights), test_time)))
+        report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
     if page is not None and collected is not None:
         report = collected.compute(report, evaluation.metrics)
         collected.write(page, report)
@@ -152,10 +154,17 @@ class _Evaluation:
     """Models and the data that they are evaluated on; see `evaluate`."""
 
     def __init__(
-        self, config: Config, weights: Sequence[str], device: str, test_time: TestTime | None, fusion: BoxFusion
+        self,
+        config: Config,
+        weights: Sequence[str],
+        device: str,
+        test_time: TestTime | None,
+        fusion: BoxFusion,
+        votes: Sequence[float] | None = None,
     ) -> None:
-        self.loaded = loaded = load_models(weights, device, fusion)
-        self.test_time, self.fusion = test_time, fusion
+        self.loaded = loaded = load_models(weights, device, fusion, votes)
+        self.test_time = test_time
+        self.together = asdict(fusion) | {"votes": list(loaded.model.votes)} if isinstance(loaded, Ensemble) else None
         if test_time is not None:
             loaded.look(test_time)
         self.decoding = config.model.heads.get("detection", {}).get("decoding")
@@ -187,8 +196,8 @@ class _Evaluation:
         paths = [str(path) for path in self.loaded.paths]
         report: dict[str, Any] = {"weights": paths[0] if len(paths) == 1 else paths, "data": self.config.data.source("val")}
         report |= counts
-        if len(paths) > 1:
-            report["fusion"] = asdict(self.fusion)
+        if self.together is not None:
+            report["fusion"] = self.together
         if self.test_time is not None:
             report["test_time"] = asdict(self.test_time)
         report |= {key: metric.compute() for key, metric in self.metrics.items()}
@@ -222,7 +231,7 @@ class _Evaluation:
             "device": self.loaded.device.type,
             "weights": ", ".join(file_digest(path) for path in self.loaded.paths),
             "views": self.test_time and asdict(self.test_time),
-            "fusion": asdict(self.fusion) if len(self.loaded.paths) > 1 else None,
+            "fusion": self.together,
             **flat({**chosen, "proposals": {"method": values["proposals"]["method"]}}),
             "model.heads.detection.decoding": self.decoding,
             **data_facts(self.data),
@@ -241,8 +250,10 @@ def _cost(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"name": name, "numbers": report["headline"], "seconds": report["model_seconds_per_image"]}
 
 
-def together(models: int, test_time: TestTime | None) -> str:
-    """In words for a person: for example "all 3, --tta flip,0.75"."""
+def together(models: int, test_time: TestTime | None, votes: Sequence[float] | None) -> str:
+    """In words for a person: for example "all 3, --votes 3,1,1, --tta flip,0.75"."""
+    shares = [] if votes is None else [f"--votes {','.join(f'{vote:g}' for vote in votes)}"]
     views = ["flip"] * test_time.flip + [f"{scale:g}" for scale in test_time.scales] if test_time is not None else []
     window = [f"--window {test_time.window}"] if test_time is not None and test_time.window is not None else []
-    return ", ".join([*([f"all {models}"] if models > 1 else []), *([f"--tta {','.join(views)}"] if views else []), *window])
+    names = [f"all {models}", *shares] if models > 1 else []
+    return ", ".join([*names, *([f"--tta {','.join(views)}"] if views else []), *window])

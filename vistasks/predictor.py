@@ -282,6 +282,7 @@ def load(
     tta: str = "",
     window: int | None = None,
     fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
+    votes: Sequence[float] | None = None,
 ) -> Predictor:
     """A `Predictor` of a trained model.
 
@@ -295,12 +296,13 @@ def load(
         tta: boxes fused and class maps averaged over flips and scales of each picture, such as "flip,0.75,1.25".
         window: larger pictures are segmented window by window, each so many pixels a side.
         fusion: how boxes of several models or views become one set.
+        votes: of each of several models, over 0: what it counts; None: all the same.
     """
     from vistasks.ensemble import Ensemble, load_models  # PyTorch and the rest are loaded with it
     from vistasks.heads.test_time import parse_views
     from vistasks.models.folding import fold_batchnorm
 
-    loaded = load_models(path, device, fusion)
+    loaded = load_models(path, device, fusion, votes)
     for member in loaded.members if isinstance(loaded, Ensemble) else [loaded]:
         fold_batchnorm(member.model)
     if tta or window is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vistasks.ops.box_fusion import BoxFusion, fuse_boxes, fuse_detections
@@ -107,7 +107,7 @@ def test_sources_that_agree_to_the_bit_change_nothing() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_papers_loop(rule: BoxFusion, seed: int) -> None:
     boxes, scores, labels, sources = random_boxes(seed)
-    found = fuse_boxes(boxes, scores, labels, sources, count=4, fusion=rule)
+    found = fuse_boxes(boxes, scores, labels, sources, votes=np.ones(4), fusion=rule)
     expected = literally(boxes, scores, labels, sources, 4, rule)
     assert 15 <= len(expected) < 50  # some are fused
     rows = sorted((float(s), int(label), *map(float, box)) for box, s, label in zip(*found))
@@ -115,14 +115,37 @@ def test_the_papers_loop(rule: BoxFusion, seed: int) -> None:
     assert (np.diff(found[1]) <= 0).all()
 
 
+def test_votes_by_hand() -> None:
+    """Votes 3 and 1. The box: (3 * .9 * 0 + .6 * 1) / (2.7 + .6) = .1818; its score: (3 * .9 + .6) / 4 = .825. What only one of
+    them sees: .4 * 3/4 and .4 * 1/4."""
+    first = detections(([0, 0, 10, 10], 0.9, 0), ([50, 50, 60, 60], 0.4, 0))
+    second = detections(([1, 0, 11, 10], 0.6, 0), ([80, 80, 90, 90], 0.4, 0))
+    found = fuse_detections([first, second], BoxFusion(), votes=[3, 1])
+    np.testing.assert_allclose(found.scores, [0.825, 0.3, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(found.boxes[0], [0.6 / 3.3, 0, 10 + 0.6 / 3.3, 10], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_two_votes_are_two_sources_that_agree(rule: BoxFusion) -> None:
+    boxes, scores, labels, sources = random_boxes(3, count=3)
+    found = fuse_boxes(boxes, scores, labels, sources, votes=np.array([2.0, 1, 1]), fusion=rule)
+    copy = sources == 0
+    twice = [np.concatenate([values, values[copy]]) for values in (boxes, scores, labels)]
+    expected = fuse_boxes(*twice, np.concatenate([sources, np.full(copy.sum(), 3)]), votes=np.ones(4), fusion=rule)
+    for a, b in zip(found, expected):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_neither_the_order_of_the_boxes_nor_the_numbers_of_the_sources_matter(seed: int, other: int) -> None:
     boxes, scores, labels, sources = random_boxes(seed, 30)
     scores = np.round(scores, 1)  # many are equal
     generator = np.random.default_rng(other)
     order, renamed = generator.permutation(30), generator.permutation(4)
-    found = fuse_boxes(boxes, scores, labels, sources, count=4, fusion=BoxFusion())
-    again = fuse_boxes(boxes[order], scores[order], labels[order], renamed[sources[order]], count=4, fusion=BoxFusion())
+    votes, back = np.array([2.0, 0.5, 1.0, 0.5]), np.argsort(renamed)
+    found = fuse_boxes(boxes, scores, labels, sources, votes=votes, fusion=BoxFusion())
+    again = fuse_boxes(boxes[order], scores[order], labels[order], renamed[sources[order]], votes=votes[back], fusion=BoxFusion())
     for a, b in zip(found, again):
         assert np.array_equal(a, b)
     hull = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float32)

@@ -37,6 +37,22 @@ def weights_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def votes_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--votes", metavar="V,V,...", help="what each of several --weights counts, such as 3,1,1 (default: all the same)"
+    )
+
+
+def given_votes(parsed: argparse.Namespace) -> list[float] | None:
+    """The numbers of ``--votes``."""
+    if parsed.votes is None:
+        return None
+    try:
+        return [float(vote) for vote in parsed.votes.split(",")]
+    except ValueError:
+        raise ValueError(f"--votes are numbers with commas between, such as 3,1,1; received {parsed.votes}") from None
+
+
 def given_weights(parsed: argparse.Namespace) -> list[str]:
     """The files and folders of ``--weights``; ``key.path=value`` after them goes to the overrides, where it belongs."""
     overrides = [text for text in parsed.weights if re.match(r"[\w.]+=", text) and not Path(text).exists()]

@@ -11,9 +11,11 @@ from typing import Any
 from vistasks.commands.arguments import (
     box_fusion,
     config_arguments,
+    given_votes,
     given_weights,
     test_time,
     test_time_arguments,
+    votes_argument,
     weights_argument,
 )
 
@@ -22,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     test_time_arguments(parser)
     weights_argument(parser)
+    votes_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="write the whole report here")
     parser.add_argument("--report", metavar="DIR", help="write report.html and report.json here: errors, curves, pictures")
     parser.add_argument(
@@ -57,6 +60,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         track=_bar,
         test_time=test_time(parsed),
         fusion=box_fusion(parsed),
+        votes=given_votes(parsed),
         page=Path(parsed.report) if parsed.report else None,
         gain=parsed.gain,
         resume=parsed.resume,

@@ -6,7 +6,14 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from vistasks.commands.arguments import box_fusion, test_time, test_time_arguments, weights_argument
+from vistasks.commands.arguments import (
+    box_fusion,
+    given_votes,
+    test_time,
+    test_time_arguments,
+    votes_argument,
+    weights_argument,
+)
 
 if TYPE_CHECKING:
     from vistasks.video.options import InferOptions
@@ -14,6 +21,7 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     weights_argument(parser)
+    votes_argument(parser)
     parser.add_argument("--source", required=True, help="a picture, folder, glob in quotes, video file, camera number or address")
     parser.add_argument("--output", metavar="DIR", help="where the results go; may be left out with --show or --serve")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -99,6 +107,7 @@ def _infer(parsed: argparse.Namespace) -> int:
         score=parsed.score,
         batch_size=parsed.batch_size,
         fusion=box_fusion(parsed),
+        votes=given_votes(parsed),
     )
     averaged = test_time(parsed)
     if averaged is not None:

@@ -28,6 +28,9 @@ class BoxFusion:
         score: of a cluster: the "mean" of its boxes' (the paper's), or the greatest, "max".
         agreement: what that is multiplied by: the share of the "sources" that the cluster has a box of; or "boxes", the paper's
             min(T, N) / N of T boxes and N sources, where two boxes of one source count for two; or "none".
+
+    Where sources have votes, a box counts by its score times its source's vote in the fused box, and by the vote in the mean
+    score; the shares of "sources" and "boxes" are of votes. With equal votes that is the same as without.
     """
 
     iou: float = 0.55
@@ -42,18 +45,24 @@ class BoxFusion:
                 raise ValueError(f"box fusion: {name} is one of {', '.join(choices)}; received '{getattr(self, name)}'")
 
 
-def fuse_detections(answers: Sequence[Detections], fusion: BoxFusion, *, limit: int | None = None) -> Detections:
-    """What one or more sources say about one picture, in the same pixels and of the same classes, as one; the best ``limit``."""
+def fuse_detections(
+    answers: Sequence[Detections], fusion: BoxFusion, *, limit: int | None = None, votes: Sequence[float] | None = None
+) -> Detections:
+    """What one or more sources say about one picture, in the same pixels and of the same classes, as one; the best ``limit``.
+
+    ``votes``: of each source, over 0; None: one each.
+    """
     boxes = np.concatenate([answer.boxes for answer in answers])
     scores = np.concatenate([answer.scores for answer in answers])
     labels = np.concatenate([answer.labels for answer in answers])
     sources = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
-    boxes, scores, labels = fuse_boxes(boxes, scores, labels, sources, count=len(answers), fusion=fusion)
+    shares = np.ones(len(answers)) if votes is None else np.array(votes, dtype=np.float64)
+    boxes, scores, labels = fuse_boxes(boxes, scores, labels, sources, votes=shares, fusion=fusion)
     return Detections(boxes[:limit], scores[:limit], labels[:limit], answers[0].class_names)
 
 
 def fuse_boxes(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, sources: np.ndarray, *, count: int, fusion: BoxFusion
+    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, sources: np.ndarray, *, votes: np.ndarray, fusion: BoxFusion
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (F, 4) float32, scores (F,) float32 and labels (F,) int64 of the clusters, best first.
 
@@ -64,8 +73,8 @@ def fuse_boxes(
         boxes: (N, 4) of all sources.
         scores: (N,) from 0 to 1.
         labels: (N,) class ids; boxes of different classes never meet.
-        sources: (N,) from 0 to ``count`` - 1: who found it.
-        count: how many sources looked, those that found nothing among them.
+        sources: (N,) from 0 to S - 1: who found it.
+        votes: (S,) over 0, of each source that looked, those that found nothing among them.
         fusion: the rules.
     """
     if not len(boxes):
@@ -76,7 +85,7 @@ def fuse_boxes(
     group = group.reshape(-1)
     row = np.argsort(group, kind="stable")
     starts = np.cumsum(sizes) - sizes
-    clusters = _Clusters(len(names), int(sizes.max()), count)
+    clusters = _Clusters(len(names), int(sizes.max()), votes / votes.mean())
     for rank in range(int(sizes.max())):
         active = np.flatnonzero(sizes > rank)  # the classes that have a box of this rank
         chosen = row[starts[active] + rank]
@@ -87,14 +96,15 @@ def fuse_boxes(
 class _Clusters:
     """Up to M clusters of each of G classes, as padded arrays."""
 
-    def __init__(self, groups: int, most: int, count: int) -> None:
+    def __init__(self, groups: int, most: int, votes: np.ndarray) -> None:
+        self.votes = votes  # 1 on average
         self.used = np.zeros(groups, np.int64)
         self.fused = np.zeros((groups, most, 4))
-        self.moments = np.zeros((groups, most, 4))  # sums of score * box
-        self.weights = np.zeros((groups, most))  # sums of the scores
+        self.moments = np.zeros((groups, most, 4))  # sums of vote * score * box
+        self.weights = np.zeros((groups, most))  # sums of vote * score
         self.best = np.zeros((groups, most))
-        self.boxes = np.zeros((groups, most), np.int64)
-        self.sources = np.zeros((groups, most, count), bool)
+        self.boxes = np.zeros((groups, most))  # sums of the votes
+        self.sources = np.zeros((groups, most, len(votes)), bool)
 
     def add(self, groups: np.ndarray, boxes: np.ndarray, scores: np.ndarray, sources: np.ndarray, threshold: float) -> None:
         """One box (G', 4) of each of the groups (G',) joins the cluster that it overlaps most, or begins one."""
@@ -108,22 +118,23 @@ class _Clusters:
             place = np.where(joins, nearest, place)
         self.used[groups] = np.maximum(self.used[groups], place + 1)
         at = (groups, place)
-        weight = np.maximum(scores, _TINY)
+        vote = self.votes[sources]
+        weight = np.maximum(scores, _TINY) * vote
         self.moments[at] += weight[:, None] * boxes
         self.weights[at] += weight
         self.fused[at] = self.moments[at] / self.weights[at][:, None]
         self.best[at] = np.maximum(self.best[at], scores)
-        self.boxes[at] += 1
+        self.boxes[at] += vote
         self.sources[groups, place, sources] = True
 
     def result(self, names: np.ndarray, fusion: BoxFusion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         at = np.nonzero(self.boxes)
-        sources, number = self.sources.shape[2], self.boxes[at]
+        total, number = len(self.votes), self.boxes[at]
         scores = self.best[at] if fusion.score == "max" else self.weights[at] / number
         if fusion.agreement == "sources":
-            scores = scores * self.sources[at].sum(axis=1) / sources
+            scores = scores * (self.sources[at] @ self.votes) / total
         elif fusion.agreement == "boxes":
-            scores = scores * np.minimum(number, sources) / sources
+            scores = scores * np.minimum(number, total) / total
         order = np.argsort(-scores, kind="stable")
         boxes, labels = self.fused[at][order], names[at[0]][order]
         return boxes.astype(np.float32), scores[order].astype(np.float32), labels.astype(np.int64)
