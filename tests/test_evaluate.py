@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from tests.tiny_data import config_values, mask_data, tiny_config, voc_data, write_mask_folder, write_voc
-from vistasks.build import build_dataset, build_model
-from vistasks.checkpoint import save_checkpoint
+from vistasks.build import build_dataset, build_model, build_pipeline
+from vistasks.checkpoint import load_model, save_checkpoint
 from vistasks.config import Config, parse_config
+from vistasks.ensemble import load_models
 from vistasks.evaluate import HEADLINE, build_metrics, evaluate, evaluate_model, headline
 from vistasks.heads.test_time import parse_views
+from vistasks.models import MultiTaskModel
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 JOINT = ("detection", "segmentation")
@@ -27,6 +29,7 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save_random(folder: Path, config: Config) -> Path:
     """A checkpoint of weights that have learnt nothing."""
+    folder.mkdir(exist_ok=True)
     classes = build_dataset(config, "train").classes
     torch.manual_seed(1)
     tensors = {f"model.{name}": value for name, value in build_model(config.model, classes).state_dict().items()}
@@ -52,6 +55,30 @@ def test_a_report_counts_every_picture_once_whatever_the_batches(tmp_path: Path,
     numbers = [{name: value or 0.0 for name, value in report["headline"].items()} for report in reports]
     for other in numbers[1:]:  # all pictures have one size, so that nothing but rounding may differ
         assert numbers[0] == pytest.approx(other, abs=1e-6)
+
+
+def test_the_scale_that_is_predicted_at(tmp_path: Path, voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the training's config, or from the evaluation's where that has one; training itself stays as it was."""
+    plain = tiny_config(tmp_path, voc_data(voc), *JOINT)
+    larger = plain.model_copy(update={"input": plain.input.model_copy(update={"predict_scale": 1.5})})
+    path = save_random(tmp_path, plain)
+    trained_so = save_random(tmp_path / "larger", larger)
+    seen: list[tuple[int, int]] = []
+    predict = MultiTaskModel.predict
+    monkeypatch.setattr(MultiTaskModel, "predict", lambda self, batch: [seen.extend(batch.sizes), predict(self, batch)][1])
+    for config, weights, side in ((plain, path, 64), (larger, path, 96), (plain, trained_so, 96)):
+        evaluate(config, str(weights), device="cpu")
+        assert set(seen) == {(side, side)}
+        seen.clear()
+    data = build_dataset(larger, "train")
+    assert build_pipeline(larger, data, training=True)[0, 0][0].size == (64, 64)
+    assert build_pipeline(larger, data, training=False)[0, 0][0].size == (96, 96)
+    picture, none = [data[0].image], [np.zeros((0, 4), np.float32)]
+    assert load_model(trained_so, "cpu").make_batch(picture, none).sizes == ((96, 96),)
+    both = load_models([path, trained_so], "cpu")
+    assert [batch.sizes for batch in both.make_batch(picture, none)] == [((64, 64),), ((96, 96),)]
+    both.predict_at(1.5)
+    assert [batch.sizes for batch in both.make_batch(picture, none)] == [((96, 96),)] * 2
 
 
 def test_averaging_over_views_is_in_the_report(tmp_path: Path) -> None:

@@ -21,7 +21,12 @@ def input_size(size: tuple[int, int], *, min_side: int | None, max_side: int | N
     factor = min_side / min(height, width) if min_side else 1.0
     if max_side:
         factor = min(factor, max_side / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    return scaled_size(size, factor)
+
+
+def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """(height, width) times a factor, rounded: at least 1x1."""
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def scale_sample(sample: Sample, size: tuple[int, int], *, image: np.ndarray | None = None) -> Sample:

@@ -178,7 +178,7 @@ def build_pipeline(config: Config, dataset: Dataset, *, training: bool) -> Pipel
         source = DiskCache(source, config.data.cache_folder)
     if sizes:
         dataset = PicturesFrom(dataset, source, sizes)
-    scales = tuple(config.input.train_scales) if augmented else (1.0,)
+    scales = tuple(config.input.train_scales) if augmented else (1.0 if training else config.input.predict_scale or 1.0,)
     return Pipeline(dataset, propose, build_augment(config) if augmented else None, config.input, config.seed, scales)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import vistasks
 from vistasks.atomic import replacing, write_text
-from vistasks.batching import collate, input_size, scale_sample, to_device
+from vistasks.batching import collate, input_size, scale_sample, scaled_size, to_device
 from vistasks.build import build_dataset, build_loader, build_model, build_pipeline, build_proposals
 from vistasks.config import Config, parse_config
 from vistasks.devices import pick_device
@@ -242,6 +242,11 @@ class LoadedModel:
                 own = replace(given, calibration=head.decoding.calibration)
                 head.decoding = own if own == head.decoding and "calibration" not in decoding else given
 
+    def predict_at(self, scale: float) -> None:
+        """Sees pictures at this factor of the size that it was trained at, instead of the config's ``input.predict_scale``."""
+        given = self.config.input.model_copy(update={"predict_scale": scale})
+        self.config = self.config.model_copy(update={"input": given})
+
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no detector."""
         if "detection" not in self.config.model.heads:
@@ -254,8 +259,9 @@ class LoadedModel:
             Sample(image_id=str(i), path=f"image {i}", image=image, proposals=None if proposals is None else proposals[i])
             for i, image in enumerate(images)
         ]
-        sizes = [input_size(s.size, min_side=self.config.input.min_side, max_side=self.config.input.max_side) for s in samples]
-        scaled = [scale_sample(sample, size) for sample, size in zip(samples, sizes)]
+        wanted = self.config.input
+        sizes = [input_size(s.size, min_side=wanted.min_side, max_side=wanted.max_side) for s in samples]
+        scaled = [scale_sample(sample, scaled_size(size, wanted.predict_scale or 1.0)) for sample, size in zip(samples, sizes)]
         # without the masks that nothing is compared with
         classes = ClassNames(self.classes.detection)
         batch = collate(scaled, [s.size for s in samples], classes=classes, divisor=self.model.divisor)

@@ -86,6 +86,10 @@ class InputConfig(Section):
     train_scales: list[PositiveFloat] = Field(
         default=[1.0], min_length=1, description="multi-scale training: each picture at one of these factors of that size"
     )
+    predict_scale: PositiveFloat | None = Field(
+        default=None,
+        description="evaluate and predict at this factor of that size (null: 1); over 1 where augmentation enlarges on average",
+    )
 
 
 class ProposalsConfig(Section):

@@ -135,6 +135,11 @@ class Ensemble:
         for member in self.members:
             member.decode_with(decoding)
 
+    def predict_at(self, scale: float) -> None:
+        """As `LoadedModel.predict_at`, each member."""
+        for member in self.members:
+            member.predict_at(scale)
+
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where no member has a detector."""
         detectors = [member for member in self.members if "detection" in member.heads]

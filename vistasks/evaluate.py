@@ -108,8 +108,8 @@ def evaluate(
     """The report of a trained model on the config's validation data: the metrics' results under their keys.
 
     Args:
-        config: what data, which proposals, and how the detector decodes (``model.heads.detection.decoding``). The rest of the
-            model and its input size are the checkpoint's.
+        config: what data, which proposals, how the detector decodes (``model.heads.detection.decoding``), and
+            ``input.predict_scale`` where it is given. The rest of the model and its input size are the checkpoint's.
         weights: a checkpoint or a run folder; several answer together (`vistasks.ensemble`).
         device: "auto", "cpu" or "cuda".
         track: wraps the batches, so many, for a progress bar.
@@ -170,6 +170,8 @@ class _Evaluation:
         self.decoding = config.model.heads.get("detection", {}).get("decoding")
         if self.decoding is not None:
             loaded.decode_with(self.decoding)
+        if config.input.predict_scale is not None:
+            loaded.predict_at(config.input.predict_scale)
         first = loaded.members[0] if isinstance(loaded, Ensemble) else loaded
         model = first.config.model.model_copy(update={"heads": dict(loaded.heads)})
         self.config = config.model_copy(update={"model": model, "input": first.config.input})
@@ -234,6 +236,7 @@ class _Evaluation:
             "fusion": self.together,
             **flat({**chosen, "proposals": {"method": values["proposals"]["method"]}}),
             "model.heads.detection.decoding": self.decoding,
+            "input.predict_scale": self.config.input.predict_scale,
             **data_facts(self.data),
         }
 

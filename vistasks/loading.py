@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from vistasks.augment import Augment
-from vistasks.batching import collate, input_size, scale_sample
+from vistasks.batching import collate, input_size, scale_sample, scaled_size
 from vistasks.config import InputConfig
 from vistasks.datasets import Dataset
 from vistasks.datasets.problems import OnError
@@ -85,11 +85,9 @@ class Pipeline:
             wanted = self.augment.mixing.wanted(len(self), seed=draw)
             others = [[self._proposed(self.dataset[other]) for other in taken] for taken in wanted]
             sample = self.augment(self.augment.mixing(sample, others, seed=draw), seed=draw)
-        height, width = input_size(sample.size, min_side=self.input.min_side, max_side=self.input.max_side)
-        if self.scales != (1.0,):
-            draw = int(np.random.default_rng([self.seed, epoch, index, 2]).integers(len(self.scales)))
-            height, width = (max(1, round(side * self.scales[draw])) for side in (height, width))
-        return scale_sample(sample, (height, width)), original
+        size = input_size(sample.size, min_side=self.input.min_side, max_side=self.input.max_side)
+        draw = int(np.random.default_rng([self.seed, epoch, index, 2]).integers(len(self.scales)))
+        return scale_sample(sample, scaled_size(size, self.scales[draw])), original
 
     def _proposed(self, sample: Sample) -> Sample:
         return sample if self.propose is None else replace(sample, proposals=self.propose(sample))
