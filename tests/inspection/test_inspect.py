@@ -25,7 +25,7 @@ from vistasks.heads.region_classifier import Align, RegionClassifier
 from vistasks.heads.skip_decoder import SkipDecoder
 from vistasks.inspection.figures import tiled
 from vistasks.inspection.gradcam import class_score, detection_score, grad_cam, occlusion, pixel_score
-from vistasks.inspection.inspect import Inspection
+from vistasks.inspection.inspect import Inspection, inspect
 from vistasks.models import MultiTaskModel
 from vistasks.types import ClassNames
 
@@ -79,6 +79,22 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_checkpoint(path, {f"model.{k}": v for k, v in built.state_dict().items()}, config=config, classes=classes, state={})
     Image.fromarray(tiny_scene(0)[0]).save(folder / "photo.png")
     return path
+
+
+def test_what_training_has_changed(weights: Path, tmp_path: Path) -> None:
+    image = tiny_scene(0)[0]
+    loaded = load_model(weights, "cpu")
+    torch.manual_seed(loaded.config.seed)
+    first = next(m for m in build_model(loaded.config.model, loaded.classes).modules() if isinstance(m, torch.nn.Conv2d))
+    weight = next(m for m in loaded.model.modules() if isinstance(m, torch.nn.Conv2d)).weight
+    sizes = []
+    for change in (0.0, 0.25):
+        weight.data.copy_(first.weight * (1 + change))
+        facts = inspect(loaded, image, tmp_path, path="photo", cells=0)
+        assert facts["filters"]["changed"] == pytest.approx(change, abs=1e-6)
+        with Image.open(tmp_path / "filters.png") as picture:
+            sizes.append(picture.size[1])
+    assert sizes[1] > sizes[0]  # the difference is drawn only where there is one
 
 
 def test_the_command(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
