@@ -86,8 +86,10 @@ class InputConfig(Section):
     train_scales: list[PositiveFloat] = Field(
         default=[1.0], min_length=1, description="multi-scale training: each picture at one of these factors of that size"
     )
-    predict_scale: PositiveFloat | None = Field(
+    predict_scale: float | None = Field(
         default=None,
+        ge=0.1,
+        le=10,
         description="evaluate and predict at this factor of that size (null: 1); over 1 where augmentation enlarges on average",
     )
 
