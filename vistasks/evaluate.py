@@ -164,7 +164,7 @@ class _Evaluation:
     ) -> None:
         self.loaded = loaded = load_models(weights, device, fusion, votes)
         self.test_time = test_time
-        self.together = asdict(fusion) | {"votes": list(loaded.model.votes)} if isinstance(loaded, Ensemble) else None
+        self.fusion = asdict(fusion) | {"votes": list(loaded.model.votes)} if isinstance(loaded, Ensemble) else None
         if test_time is not None:
             loaded.look(test_time)
         self.decoding = config.model.heads.get("detection", {}).get("decoding")
@@ -198,8 +198,8 @@ class _Evaluation:
         paths = [str(path) for path in self.loaded.paths]
         report: dict[str, Any] = {"weights": paths[0] if len(paths) == 1 else paths, "data": self.config.data.source("val")}
         report |= counts
-        if self.together is not None:
-            report["fusion"] = self.together
+        if self.fusion is not None:
+            report["fusion"] = self.fusion
         if self.test_time is not None:
             report["test_time"] = asdict(self.test_time)
         report |= {key: metric.compute() for key, metric in self.metrics.items()}
@@ -233,7 +233,7 @@ class _Evaluation:
             "device": self.loaded.device.type,
             "weights": ", ".join(file_digest(path) for path in self.loaded.paths),
             "views": self.test_time and asdict(self.test_time),
-            "fusion": self.together,
+            "fusion": self.fusion,
             **flat({**chosen, "proposals": {"method": values["proposals"]["method"]}}),
             "model.heads.detection.decoding": self.decoding,
             "input.predict_scale": self.config.input.predict_scale,

@@ -86,7 +86,9 @@ class Pipeline:
             others = [[self._proposed(self.dataset[other]) for other in taken] for taken in wanted]
             sample = self.augment(self.augment.mixing(sample, others, seed=draw), seed=draw)
         size = input_size(sample.size, min_side=self.input.min_side, max_side=self.input.max_side)
-        draw = int(np.random.default_rng([self.seed, epoch, index, 2]).integers(len(self.scales)))
+        draw = 0
+        if len(self.scales) > 1:
+            draw = int(np.random.default_rng([self.seed, epoch, index, 2]).integers(len(self.scales)))
         return scale_sample(sample, scaled_size(size, self.scales[draw])), original
 
     def _proposed(self, sample: Sample) -> Sample:

@@ -184,6 +184,8 @@ class Predictor:
 
         Raises a ``ValueError`` where the backend cannot.
         """
+        if not (half or compiled or cuda_graphs):
+            return
         if not hasattr(self.backend, "speed_up"):
             raise ValueError("this model is run as it is: it takes none of --half, --compile, --cuda-graphs")
         self.backend.speed_up(half=half, compiled=compiled, cuda_graphs=cuda_graphs)

@@ -185,8 +185,7 @@ def _predictor(weights: str | None, device: str, batch_size: int, **speed: bool)
     from vistasks.predictor import load
 
     predictor = load(weights, device, batch_size=batch_size)
-    if any(speed.values()):
-        predictor.speed_up(**speed)
+    predictor.speed_up(**speed)
     return predictor
 
 

@@ -113,8 +113,7 @@ def benchmark(
     plain: list[PicturePrediction] = []
     for setting in usable:
         predictor = load(weights, device, score=SCORE)
-        if setting.half or setting.compiled or setting.cuda_graphs:
-            predictor.speed_up(half=setting.half, compiled=setting.compiled, cuda_graphs=setting.cuda_graphs)
+        predictor.speed_up(half=setting.half, compiled=setting.compiled, cuda_graphs=setting.cuda_graphs)
         seconds, answers = _run(predictor, setting, scenes)
         plain = plain or answers
         row = _accuracy(predictor, answers, [scene for clip in scenes for scene in clip])

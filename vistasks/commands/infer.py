@@ -112,8 +112,7 @@ def _infer(parsed: argparse.Namespace) -> int:
     averaged = test_time(parsed)
     if averaged is not None:
         predictor.look(averaged)
-    if parsed.half or parsed.compile or parsed.cuda_graphs:
-        predictor.speed_up(half=parsed.half, compiled=parsed.compile, cuda_graphs=parsed.cuda_graphs)
+    predictor.speed_up(half=parsed.half, compiled=parsed.compile, cuda_graphs=parsed.cuda_graphs)
     return print_summary(infer(predictor, parsed.source, parsed.output, options=options), parsed.output)
 
 

@@ -51,21 +51,19 @@ class Inspection:
         Each filter has its own range of colours, so that a small change shows too.
         """
         after = _first_convolution(self.model).weight.detach().cpu()
-        sheets = {}
         try:
             torch.manual_seed(self.loaded.config.seed)  # as the training did
             before = _first_convolution(build_model(self.loaded.config.model, self.loaded.classes)).weight.detach()
         except (ValueError, OSError, ImportError) as error:
             self.facts["filters_before"] = f"not shown: {error}"
             before = None
+        sheets = {"after training": _filter_sheet(after)}
         if before is not None:
-            sheets["before training"] = _filter_sheet(before)
-        sheets["after training"] = _filter_sheet(after)
-        changed = 0.0 if before is None else float((after - before).norm() / before.norm())
-        if before is not None:
+            changed = float((after - before).norm() / before.norm())
             self.facts["filters"] = {"of": f"changed by {changed:.0%} of their size", "changed": changed}
-        if before is not None and changed:
-            sheets[f"what training has changed ({changed:.0%} of their size)"] = _filter_sheet(after - before)
+            sheets = {"before training": _filter_sheet(before), **sheets}
+            if changed:
+                sheets[f"what training has changed ({changed:.0%} of their size)"] = _filter_sheet(after - before)
         figures.save_sheets(self.output / "filters.png", sheets, "filters of the first convolution")
 
     def features(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -57,7 +56,7 @@ class GraphedEncoder:
 
     def __init__(self, encode: Encoder, capture: Callable[[Encoder, Tensor], Encoder] = capture) -> None:
         self._encode, self._capture = encode, capture
-        self._seen: Counter[Any] = Counter()
+        self._seen: set[Any] = set()
         self._graphs: dict[Any, Encoder] = {}
 
     def __call__(self, images: Tensor) -> Features:
@@ -65,10 +64,8 @@ class GraphedEncoder:
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         key = (*images.shape, images.stride(), images.dtype, autocast)
         if key not in self._graphs:
-            if len(self._graphs) == MOST:
-                return self._encode(images)
-            self._seen[key] += 1
-            if self._seen[key] == 1:
+            if len(self._graphs) == MOST or key not in self._seen:
+                self._seen.add(key)
                 return self._encode(images)
             self._graphs[key] = self._capture(self._encode, images)
         return self._graphs[key](images)
