@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import math
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -218,11 +220,24 @@ def _start_worker(worker: int) -> None:
     Ctrl-C and SIGTERM often go to a whole group of processes: the run then finishes its step with what the workers give it, and
     ends them itself (by a second SIGTERM where they are stuck).
     """
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _end_with_the_run() -> None:
+    """Ends this worker as soon as the run's process has gone, however it went.
+
+    PyTorch's own watch ends the worker's loop, but its exit then waits for the last batches to be read from a pipe: nobody does,
+    and what shares the run's output (``train | tee log``) would wait with it.
+    """
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end(workers: Sequence[BaseProcess]) -> None:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 
 from tests.tiny_data import mask_data, tiny_config, write_mask_folder
@@ -190,19 +192,36 @@ def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
 
 
-def test_a_process_that_is_stopped_ends_with_its_data_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "everyone"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
+    ids=["SIGTERM", "SIGTERM to its group", "SIGKILL"],
+)
+def test_a_process_that_is_stopped_ends_with_its_data_workers(tmp_path: Path, number: signal.Signals, everyone: bool) -> None:
+    config = config_of(tmp_path, workers=1, epochs=1000, validate_every=1000)
+    for path in (tmp_path / "masks").rglob("*.png"):  # so large that a pipe does not hold what a worker has to say
+        Image.open(path).resize((300, 300), Image.Resampling.NEAREST).save(path)
     config_file = tmp_path / "config.yaml"
-    config_file.write_text(to_yaml(config_of(tmp_path, workers=1, epochs=1000, validate_every=1000)))
+    config_file.write_text(to_yaml(config))
     command = [sys.executable, "-m", "vistasks.cli", "train", "--config", str(config_file)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     lines, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
     while not (lines.exists() and lines.stat().st_size):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)  # to it alone
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == STOPPED and "stopped by SIGTERM" in told
+    if everyone:
+        os.killpg(process.pid, number)  # as `timeout` and job schedulers do
+    else:
+        process.send_signal(number)
+    try:
+        _, told = process.communicate(timeout=60)  # until nobody holds the pipes any more: `train | tee log` waits for that too
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a failing test would leave behind
+    if number == signal.SIGTERM:
+        assert process.returncode == STOPPED and "stopped by SIGTERM" in told
 
 
 def test_a_run_that_is_stopped_while_it_evaluates_evaluates_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
