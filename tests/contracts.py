@@ -53,7 +53,9 @@ def check_attributes(backbone: Backbone) -> None:
     strides = list(backbone.channels)
     assert strides, "publishes no stride: channels is empty"
     assert strides == sorted(strides), f"channels lists the strides {strides}: expected ascending order"
-    assert all(isinstance(key, int) and key & (key - 1) == 0 for key in strides), f"strides {strides} are not powers of two"
+    assert all(isinstance(key, int) and key & (key - 1) == 0 for key in strides), (
+        f"strides {strides} are not powers of two"
+    )
     for name in ("mean", "std"):
         values = getattr(backbone, name)
         assert isinstance(values, tuple) and len(values) == 3, f"{name} is {values!r}: expected three numbers"
@@ -78,10 +80,14 @@ def check_maps(backbone: Backbone) -> None:
 
 def check_published(features: Features, channels: dict[int, int], size: tuple[int, int]) -> None:
     """The maps against the published ``channels``, for images of ``size`` (height, width)."""
-    assert set(features.maps) == set(channels), f"publishes the strides {sorted(channels)}, gives maps at {sorted(features.maps)}"
+    assert set(features.maps) == set(channels), (
+        f"publishes the strides {sorted(channels)}, gives maps at {sorted(features.maps)}"
+    )
     for stride, found in features.maps.items():
         given, cells = found.shape[1], tuple(found.shape[2:])
-        assert given == channels[stride], f"stride {stride}: publishes {channels[stride]} channels, the map has {given}"
+        assert given == channels[stride], (
+            f"stride {stride}: publishes {channels[stride]} channels, the map has {given}"
+        )
         wanted = (size[0] // stride, size[1] // stride)
         assert cells == wanted, f"stride {stride}: the map of {size} pixels is {cells}, not {wanted}"
         assert torch.isfinite(found).all(), f"stride {stride}: the map has infinite or NaN values"
@@ -104,9 +110,8 @@ def check_sizes(backbone: Backbone) -> None:
 def check_alignment(backbone: Backbone) -> None:
     """What a cell sees is centred on the pixels it covers, rows and columns told apart.
 
-    To one and a half strides: symmetric windows on even sizes cost up to half of one (torchvision's weights fix them),
-    and wide windows are cut by the border on one side.
-    """
+    To one and a half strides: symmetric windows on even sizes cost up to half of one (torchvision's weights
+    fix them), and wide windows are cut by the border on one side."""
     backbone.eval()
     cells = max(3, 48 // max(backbone.channels))
     images = images_for(backbone, cells, cells + 1).requires_grad_()
@@ -131,7 +136,9 @@ def check_batch_equals_single(backbone: Backbone) -> None:
         alone = [backbone(images[index : index + 1]).maps for index in range(2)]
     for stride, found in together.items():
         expected = torch.cat([maps[stride] for maps in alone])
-        assert close(found, expected), f"stride {stride}: an image's map depends on the batch it is in (evaluation mode)"
+        assert close(found, expected), (
+            f"stride {stride}: an image's map depends on the batch it is in (evaluation mode)"
+        )
 
 
 def check_gradients(backbone: Backbone) -> None:
@@ -139,7 +146,9 @@ def check_gradients(backbone: Backbone) -> None:
     backbone = copy.deepcopy(backbone).eval()
     for module in backbone.modules():
         if isinstance(module, _BatchNorm):
-            nn.init.ones_(module.weight)  # residual branches that start at zero may start so, but must learn later
+            nn.init.ones_(
+                module.weight
+            )  # residual branches that start at zero may start so, but must learn later
     generator = torch.Generator().manual_seed(1)
     loss = torch.zeros(())
     for found in backbone(images_for(backbone, 2, 2)).maps.values():
@@ -147,7 +156,9 @@ def check_gradients(backbone: Backbone) -> None:
         loss = loss + (scaled * torch.rand(found.shape, generator=generator)).sum()
     loss.backward()
     unreached = [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not unreached, f"no gradient reaches {unreached[:5]}: every trainable parameter must have a part in a published map"
+    assert not unreached, (
+        f"no gradient reaches {unreached[:5]}: every trainable parameter must have a part in a published map"
+    )
 
 
 def check_stages_and_freeze(backbone: Backbone) -> None:
@@ -164,7 +175,9 @@ def check_stages_and_freeze(backbone: Backbone) -> None:
     backbone.freeze(1, False)
     first = {id(p) for p in stages[0].parameters()}
     for name, parameter in backbone.named_parameters():
-        assert parameter.requires_grad == (id(parameter) not in first), f"freeze(1): requires_grad of {name} is wrong"
+        assert parameter.requires_grad == (id(parameter) not in first), (
+            f"freeze(1): requires_grad of {name} is wrong"
+        )
     check_frozen_statistics(backbone, list(stages[0].modules()), "freeze(1, False)")
     backbone.freeze(0, True)
     check_frozen_statistics(backbone, list(backbone.modules()), "freeze(0, True)")
@@ -182,9 +195,13 @@ def check_frozen_statistics(backbone: Backbone, frozen: list[nn.Module], call: s
     for norm, old in zip(norms, before, strict=True):
         held = any(norm is module for module in frozen)
         changed = any(not torch.equal(value, old[name]) for name, value in norm.state_dict().items())
-        assert changed != held, f"{call}: a BatchNorm of {norm.num_features} channels {'changes' if held else 'stands still'}"
+        assert changed != held, (
+            f"{call}: a BatchNorm of {norm.num_features} channels {'changes' if held else 'stands still'}"
+        )
         if held:
-            assert not any(p.requires_grad for p in norm.parameters()), f"{call}: a frozen BatchNorm is trainable"
+            assert not any(p.requires_grad for p in norm.parameters()), (
+                f"{call}: a frozen BatchNorm is trainable"
+            )
         norm.load_state_dict(old)
 
 
@@ -194,12 +211,18 @@ def check_train_and_eval(backbone: Backbone) -> None:
     with torch.no_grad():
         backbone.eval()
         first = backbone(images).maps
-        assert not any(module.training for module in backbone.modules()), "eval() leaves a module in training mode"
+        assert not any(module.training for module in backbone.modules()), (
+            "eval() leaves a module in training mode"
+        )
         assert backbone.train() is backbone, "train() must return the backbone"
-        assert all(module.training for module in backbone.modules()), "train() leaves a module in evaluation mode"
+        assert all(module.training for module in backbone.modules()), (
+            "train() leaves a module in evaluation mode"
+        )
         backbone.eval()
         again = backbone(images).maps
-    assert all(torch.equal(first[s], again[s]) for s in first), "the maps in evaluation mode change after train() and eval()"
+    assert all(torch.equal(first[s], again[s]) for s in first), (
+        "the maps in evaluation mode change after train() and eval()"
+    )
 
 
 def check_pooling(backbone: Backbone) -> None:
@@ -218,19 +241,31 @@ def check_pooling(backbone: Backbone) -> None:
         left = features.pooling[stride]
         source = features.maps[stride // 2]
         shape = (1, stage.channels, images.shape[2] // stride, images.shape[3] // stride)
-        assert tuple(left.indices.shape) == shape, f"pooling {stride}: indices {tuple(left.indices.shape)}, expected {shape}"
+        assert tuple(left.indices.shape) == shape, (
+            f"pooling {stride}: indices {tuple(left.indices.shape)}, expected {shape}"
+        )
         assert left.indices.dtype == torch.int64, f"pooling {stride}: indices are {left.indices.dtype}"
-        assert left.size == tuple(source.shape[2:]), f"pooling {stride}: size {left.size}, before it {tuple(source.shape[2:])}"
+        assert left.size == tuple(source.shape[2:]), (
+            f"pooling {stride}: size {left.size}, before it {tuple(source.shape[2:])}"
+        )
         assert min(stage.convs, stage.kernel) >= 1, f"pooling {stride}: {stage} has no convolution"
         pooled = F.max_pool2d(source, 2, 2)
         unpooled = F.max_unpool2d(pooled, left.indices, 2, 2, output_size=list(left.size))
         kept = unpooled != 0
-        assert torch.equal(unpooled[kept], source[kept]), f"pooling {stride}: the indices do not point at the maxima"
-        assert torch.equal(F.max_pool2d(unpooled, 2, 2), pooled), f"pooling {stride}: unpooling and pooling again differ"
+        assert torch.equal(unpooled[kept], source[kept]), (
+            f"pooling {stride}: the indices do not point at the maxima"
+        )
+        assert torch.equal(F.max_pool2d(unpooled, 2, 2), pooled), (
+            f"pooling {stride}: unpooling and pooling again differ"
+        )
     if backbone.pooling:
         last = max(backbone.channels)
-        assert backbone.channels[last] == backbone.pooling[last].channels, f"stride {last} is not the last pooling's map"
-    assert all(torch.equal(plain.maps[s], features.maps[s]) for s in plain.maps), "publish_pooling changes the maps"
+        assert backbone.channels[last] == backbone.pooling[last].channels, (
+            f"stride {last} is not the last pooling's map"
+        )
+    assert all(torch.equal(plain.maps[s], features.maps[s]) for s in plain.maps), (
+        "publish_pooling changes the maps"
+    )
 
 
 def check_state_dict(backbone: Backbone) -> None:
@@ -244,7 +279,9 @@ def check_state_dict(backbone: Backbone) -> None:
             tensor.zero_()
         other.load_state_dict(state, strict=True)
         found = other(images).maps
-    assert all(torch.equal(found[s], expected[s]) for s in expected), "state_dict does not hold all that the maps depend on"
+    assert all(torch.equal(found[s], expected[s]) for s in expected), (
+        "state_dict does not hold all that the maps depend on"
+    )
 
 
 def check_neck(neck: nn.Module, trunk: dict[int, int]) -> None:
@@ -257,7 +294,9 @@ def check_neck(neck: nn.Module, trunk: dict[int, int]) -> None:
         check_published(features, neck.channels, size)
         alone = neck(Features(maps={s: found[:1] for s, found in maps.items()}))
         for s, found in features.maps.items():
-            assert close(alone.maps[s], found[:1]), f"stride {s}: an image's map depends on the batch it is in"
+            assert close(alone.maps[s], found[:1]), (
+                f"stride {s}: an image's map depends on the batch it is in"
+            )
     neck.zero_grad()
     sum((found * torch.rand_like(found)).sum() for found in features.maps.values()).backward()
     unreached = [name for name, p in neck.named_parameters() if p.grad is None or not p.grad.any()]

@@ -26,7 +26,9 @@ class Backend:
         self.proposed += 1
         return np.array([[0, 0, 4, 4]], dtype=np.float32)
 
-    def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> list[np.ndarray]:
+    def make_batch(
+        self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None
+    ) -> list[np.ndarray]:
         self.batches.append(len(images))
         return list(images)
 

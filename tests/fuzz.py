@@ -1,4 +1,6 @@
-"""Good files of every kind that vistasks reads, how each is read, and damage: what `test_fuzz` puts together."""
+"""Good files of every kind that vistasks reads, how each is read, and damage: what `test_fuzz` puts
+together.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ from vistasks.backbones.weights import read_state
 from vistasks.build import build_dataset, build_loader, build_model, build_pipeline
 from vistasks.checkpoint import CHECKSUM, HEADER, checksum, read_checkpoint, save_checkpoint
 from vistasks.config import load_config, parse_config
-from vistasks.pictures import DiskCache, WholeFiles
+from vistasks.loading.image_sources import DiskCache, WholeFiles
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.methods import Grid
-from vistasks.run_folder import keep_finished_steps, restored_progress
-from vistasks.search import read_space
+from vistasks.training.run_folder import keep_finished_steps, restored_progress
+from vistasks.training.search import read_space
 from vistasks.types import ClassNames, Sample
 
 
@@ -71,7 +73,9 @@ def voc_cases(root: Path) -> dict[str, Case]:
         (root / folder).mkdir(parents=True)
     for number in range(2):
         image, mask, objects = scene(number)
-        Image.fromarray(image).save(root / "JPEGImages" / f"s{number}.jpg", quality=85, progressive=number == 1)
+        Image.fromarray(image).save(
+            root / "JPEGImages" / f"s{number}.jpg", quality=85, progressive=number == 1
+        )
         Image.fromarray(mask).save(root / "SegmentationClass" / f"s{number}.png")
         (root / "Annotations" / f"s{number}.xml").write_text(voc_xml(f"s{number}.jpg", image.shape, objects))
     (root / "ImageSets/Main/train.txt").write_text("s0\ns1\n")
@@ -85,7 +89,9 @@ def voc_cases(root: Path) -> dict[str, Case]:
     names = {"jpg": "JPEGImages/s0.jpg", "progressive jpg": "JPEGImages/s1.jpg", "png": "SegmentationClass/s0.png",
              "xml": "Annotations/s1.xml", "list": "ImageSets/Main/train.txt"}  # fmt: skip
     # a name that is wrong in a list is told by the file that it would be
-    return {kind: Case(root / name, read, names="list" if kind == "list" else "") for kind, name in names.items()}
+    return {
+        kind: Case(root / name, read, names="list" if kind == "list" else "") for kind, name in names.items()
+    }
 
 
 def read_all(values: dict[str, Any], policy: str) -> Callable[[], list[str]]:
@@ -120,7 +126,15 @@ def coco_cases(root: Path) -> dict[str, Case]:
                 ends = [0, *(np.flatnonzero(np.diff(pixels)) + 1).tolist(), len(pixels)]
                 polygon = {"size": [height, width], "counts": np.diff(ends).tolist()}
             found = {"id": 10 * number + index, "image_id": number, "category_id": CLASSES.index(name) + 1}
-            annotations.append({**found, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": 1.0, "iscrowd": 0, "segmentation": polygon})
+            annotations.append(
+                {
+                    **found,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": 1.0,
+                    "iscrowd": 0,
+                    "segmentation": polygon,
+                }
+            )
         Image.fromarray(np.dstack([mask, 0 * mask, 0 * mask])).save(root / "panoptic" / f"s{number}.png")
         ids = [{"id": int(i), "category_id": int(i), "iscrowd": 0} for i in np.unique(mask) if i]
         segments.append({"image_id": number, "file_name": f"s{number}.png", "segments_info": ids})
@@ -131,11 +145,16 @@ def coco_cases(root: Path) -> dict[str, Case]:
     part = {"images": "train", "annotations": "a.json"}
     data = {"format": "coco", "root": str(root), "train": part}
     instances = config_values(root / "run", data, "detection", "segmentation")
-    panoptic = {**data, "train": {**part, "semantic": "panoptic", "semantic_png": "panoptic", "panoptic_json": "p.json"}}
+    panoptic = {
+        **data,
+        "train": {**part, "semantic": "panoptic", "semantic_png": "panoptic", "panoptic_json": "p.json"},
+    }
     return {
         "json": Case(root / "a.json", read_all(instances, "raise")),
         "json skipped": Case(root / "a.json", read_all(instances, "skip")),
-        "panoptic json": Case(root / "p.json", read_all(config_values(root / "run", panoptic, "segmentation"), "raise")),
+        "panoptic json": Case(
+            root / "p.json", read_all(config_values(root / "run", panoptic, "segmentation"), "raise")
+        ),
     }
 
 
@@ -159,16 +178,29 @@ def cache_cases(root: Path) -> dict[str, Case]:
         assert np.array_equal(proposals(sample), boxes)
         return []
 
-    return {"npz": Case(pictures.entry(path), read_picture), "proposals": Case(proposals.path(image), read_proposals)}
+    return {
+        "npz": Case(pictures.entry(path), read_picture),
+        "proposals": Case(proposals.path(image), read_proposals),
+    }
 
 
 def state_cases(root: Path) -> dict[str, Case]:
-    """A checkpoint, its json header with a checksum that fits, weights of others, metrics.jsonl, a config and a search space."""
+    """A checkpoint, its json header with a checksum that fits, weights of others, metrics.jsonl, a config and
+    a search space.
+    """
     root.mkdir()
     values = config_values(root / "run", mask_data(write_mask_folder(root / "data", count=1)), "segmentation")
     config, classes = parse_config(values), ClassNames((), ("background", *CLASSES))
     model = build_model(config.model, classes)
-    state = {"epoch": 1, "step": 4, "position": 0, "best": 0.5, "best_epoch": 1, "results": {"mIoU": 0.5}, "optimizer_groups": []}
+    state = {
+        "epoch": 1,
+        "step": 4,
+        "position": 0,
+        "best": 0.5,
+        "best_epoch": 1,
+        "results": {"mIoU": 0.5},
+        "optimizer_groups": [],
+    }
     tensors = {f"model.{name}": value for name, value in list(model.state_dict().items())[:3]}
     save_checkpoint(root / "last.safetensors", tensors, config=config, classes=classes, state=state)
     with safe_open(root / "last.safetensors", framework="pt") as file:
@@ -179,7 +211,9 @@ def state_cases(root: Path) -> dict[str, Case]:
     lines = [{"step": step, "epoch": 0, "loss": 1.5} for step in range(1, 9)]
     (root / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (root / "config.yaml").write_text(yaml.safe_dump(values))
-    (root / "space.yaml").write_text("train.optimizer.lr: {low: 1e-5, high: 1e-1, log: true}\nseed: {choices: [1, 2]}\n")
+    (root / "space.yaml").write_text(
+        "train.optimizer.lr: {low: 1e-5, high: 1e-1, log: true}\nseed: {choices: [1, 2]}\n"
+    )
 
     def read_header() -> list[str]:
         text = (root / "state.json").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
@@ -202,7 +236,9 @@ def state_cases(root: Path) -> dict[str, Case]:
         return run
 
     return {
-        "safetensors": Case(root / "last.safetensors", read(read_checkpoint, root / "last.safetensors"), hard=True),
+        "safetensors": Case(
+            root / "last.safetensors", read(read_checkpoint, root / "last.safetensors"), hard=True
+        ),
         "state json": Case(root / "state.json", read_header),
         "weights": Case(root / "weights.safetensors", read(read_state, root / "weights.safetensors")),
         "pth": Case(root / "weights.pth", read(read_state, root / "weights.pth")),

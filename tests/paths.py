@@ -1,4 +1,6 @@
-"""Where tests find the real data that lies beside the checkout; tests skip with a reason where it is missing."""
+"""Where tests find the real data that lies beside the checkout; tests skip with a reason where it is
+missing.
+"""
 
 from __future__ import annotations
 

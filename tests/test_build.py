@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny_data import BACKBONE, GRID, config_values, mask_data, tiny_config, voc_data, write_mask_folder, write_voc
+from tests.tiny_data import (
+    BACKBONE,
+    GRID,
+    config_values,
+    mask_data,
+    tiny_config,
+    voc_data,
+    write_mask_folder,
+    write_voc,
+)
 from vistasks.build import build_augment, build_dataset, build_model, build_proposals
 from vistasks.config import ModelConfig, ProposalsConfig, parse_config
 from vistasks.proposals.cache import CachedProposals
@@ -44,23 +53,43 @@ def test_a_neck_takes_the_pooling_indices_away() -> None:
 
 def test_a_stride_that_no_trunk_has() -> None:
     found = message(heads={"detection": {"name": "region_classifier", "align": {"stride": 64}}})
-    assert found.startswith("model.heads.detection: region_classifier needs maps at strides 64") and found.endswith(": none")
+    assert found.startswith(
+        "model.heads.detection: region_classifier needs maps at strides 64"
+    ) and found.endswith(": none")
 
 
 @pytest.mark.parametrize(
     "model, expected",
     [
-        ({"backbone": {"name": "resnet81"}}, "model.backbone.name: unknown backbone 'resnet81'. Did you mean 'resnet18'?"),
+        (
+            {"backbone": {"name": "resnet81"}},
+            "model.backbone.name: unknown backbone 'resnet81'. Did you mean 'resnet18'?",
+        ),
         ({"backbone": {"width": 1}}, "model.backbone.name is missing; expected one of: "),
-        ({"backbone": {"name": "vgg11", "widht": 1}}, "model.backbone.widht: unknown option. Did you mean 'width'?"),
+        (
+            {"backbone": {"name": "vgg11", "widht": 1}},
+            "model.backbone.widht: unknown option. Did you mean 'width'?",
+        ),
         ({"backbone": {"name": "vgg11", "width": -1}}, "model.backbone: vgg11: width must be above 0"),
         ({"neck": {"name": "fpm"}}, "model.neck.name: unknown neck 'fpm'. Did you mean 'fpn'?"),
         ({"neck": {"name": "fpn", "in_channels": {}}}, "model.neck.in_channels: unknown option."),
         ({"neck": {"name": "fpn", "channels": 0}}, "model.neck: fpn: channels must be at least 1"),
-        ({"heads": {"segmentation": {"name": "fcn8"}}}, "model.heads.segmentation.name: unknown head 'fcn8'. Did you mean"),
-        ({"heads": {"segmentation": {"name": "fcn8s", "finest": 4}}}, "model.heads.segmentation.finest: unknown option."),
-        ({"heads": {"segmentation": {"name": "fcn8s", "dropout": 4}}}, "model.heads.segmentation: dropout probability has to be"),
-        ({"heads": {"segmentation": {"name": "fcn8s", "hidden": -4}}}, "model.heads.segmentation: Trying to create tensor with"),
+        (
+            {"heads": {"segmentation": {"name": "fcn8"}}},
+            "model.heads.segmentation.name: unknown head 'fcn8'. Did you mean",
+        ),
+        (
+            {"heads": {"segmentation": {"name": "fcn8s", "finest": 4}}},
+            "model.heads.segmentation.finest: unknown option.",
+        ),
+        (
+            {"heads": {"segmentation": {"name": "fcn8s", "dropout": 4}}},
+            "model.heads.segmentation: dropout probability has to be",
+        ),
+        (
+            {"heads": {"segmentation": {"name": "fcn8s", "hidden": -4}}},
+            "model.heads.segmentation: Trying to create tensor with",
+        ),
         (
             {"heads": {"segmentation": {"name": "segnet", "class_weights": {"cow": 2}}}},
             "model.heads.segmentation: class_weights names cow; the classes are: background, cat, dog",
@@ -113,18 +142,32 @@ def test_the_readers_tasks_follow_the_heads(tmp_path: Path) -> None:
         assert bool(data.classes.detection) == ("detection" in heads)
         assert bool(data.classes.segmentation) == ("segmentation" in heads)
     only = voc_data(root) | {"tasks": ["detect"]}
-    assert not build_dataset(tiny_config(tmp_path, only, "detection", "segmentation"), "train").classes.segmentation
+    assert not build_dataset(
+        tiny_config(tmp_path, only, "detection", "segmentation"), "train"
+    ).classes.segmentation
 
 
 def test_further_sets_join_the_training_part_alone(tmp_path: Path) -> None:
     voc, masks = write_voc(tmp_path / "voc", count=2, masks=False), write_mask_folder(tmp_path / "m", count=3)
-    also = {key: value for key, value in mask_data(masks).items() if key not in ("train", "val")} | mask_data(masks)["train"]
-    config = tiny_config(tmp_path, voc_data(voc) | {"tasks": ["detect"], "also": [also]}, "detection", "segmentation")
+    also = {key: value for key, value in mask_data(masks).items() if key not in ("train", "val")} | mask_data(
+        masks
+    )["train"]
+    config = tiny_config(
+        tmp_path, voc_data(voc) | {"tasks": ["detect"], "also": [also]}, "detection", "segmentation"
+    )
     data = build_dataset(config, "train")
     assert data.classes == ClassNames(("red", "blue"), ("background", "red", "blue"))
     assert (len(data), len(build_dataset(config, "val", data.classes))) == (5, 2)
-    assert data[0].segmentation is None and data[0].labelled.detection == {0, 1} and not data[0].labelled.segmentation
-    assert data[4].segmentation is not None and not data[4].labelled.detection and data[4].labelled.segmentation == {0, 1, 2}
+    assert (
+        data[0].segmentation is None
+        and data[0].labelled.detection == {0, 1}
+        and not data[0].labelled.segmentation
+    )
+    assert (
+        data[4].segmentation is not None
+        and not data[4].labelled.detection
+        and data[4].labelled.segmentation == {0, 1, 2}
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +177,10 @@ def test_further_sets_join_the_training_part_alone(tmp_path: Path) -> None:
         ({"clases": ["red"]}, "data.clases: unknown option. Did you mean 'classes'?"),
         ({"also": [{"root": "x"}]}, "data.also.0.format is missing; expected one of: "),
         ({"also": [{"format": ["voc"]}]}, "data.also.0.format: unknown dataset format '['voc']'."),
-        ({"also": [{"format": "voc", "rooot": "x"}]}, "data.also.0.rooot: unknown option. Did you mean 'root'?"),
+        (
+            {"also": [{"format": "voc", "rooot": "x"}]},
+            "data.also.0.rooot: unknown option. Did you mean 'root'?",
+        ),
     ],
 )
 def test_wrong_data_sections(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
@@ -156,7 +202,9 @@ def test_proposals_stand_behind_their_cache(tmp_path: Path) -> None:
     assert not isinstance(build_proposals(ProposalsConfig(**GRID)), CachedProposals)
     jitter = ProposalsConfig(method={"name": "ground_truth_jitter"}, cache=str(tmp_path))
     assert not isinstance(build_proposals(jitter), CachedProposals)  # its boxes are not the picture's alone
-    with pytest.raises(ValueError, match=r"proposals\.method\.stried: unknown option\. Did you mean 'stride'\?"):
+    with pytest.raises(
+        ValueError, match=r"proposals\.method\.stried: unknown option\. Did you mean 'stride'\?"
+    ):
         build_proposals(ProposalsConfig(method={"name": "grid", "stried": 1}))
     with pytest.raises(ValueError, match=r"proposals\.method: grid: sizes, ratios and stride must be > 0"):
         build_proposals(ProposalsConfig(method={"name": "grid", "stride": -1}))
@@ -166,5 +214,7 @@ def test_augmentation_is_optional_and_named_by_its_path(tmp_path: Path) -> None:
     values = config_values(tmp_path, voc_data(tmp_path), "detection")
     assert build_augment(parse_config(values)) is None
     assert build_augment(parse_config(values | {"augment": ["HorizontalFlip"]})) is not None
-    with pytest.raises(ValueError, match=r"augment\[0\]\.HorizontalFlap: unknown transform\. Did you mean 'HorizontalFlip'\?"):
+    with pytest.raises(
+        ValueError, match=r"augment\[0\]\.HorizontalFlap: unknown transform\. Did you mean 'HorizontalFlip'\?"
+    ):
         build_augment(parse_config(values | {"augment": ["HorizontalFlap"]}))

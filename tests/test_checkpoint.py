@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny_data import mask_data, tiny_config, voc_data
 from vistasks.build import build_model
-from vistasks.checkpoint import HEADER, find_checkpoint, load_model, read_checkpoint, restore, save_checkpoint
+from vistasks.checkpoint import HEADER, find_checkpoint, read_checkpoint, restore, save_checkpoint
 from vistasks.config import Config
+from vistasks.inference.loaded import load_model
 from vistasks.models import MultiTaskModel
 from vistasks.types import ClassNames
 
@@ -34,9 +35,13 @@ def model(config: Config) -> MultiTaskModel:
     return build_model(config.model, CLASSES).eval()
 
 
-def save(path: Path, model: MultiTaskModel, config: Config, classes: ClassNames = CLASSES, **more: torch.Tensor) -> Path:
+def save(
+    path: Path, model: MultiTaskModel, config: Config, classes: ClassNames = CLASSES, **more: torch.Tensor
+) -> Path:
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()} | more
-    save_checkpoint(path, tensors, config=config, classes=classes, state={"epoch": 3, "results": {"AP": None}})
+    save_checkpoint(
+        path, tensors, config=config, classes=classes, state={"epoch": 3, "results": {"AP": None}}
+    )
     return path
 
 
@@ -61,15 +66,22 @@ def test_shared_and_strided_tensors_are_saved_as_they_are(tmp_path: Path, config
     assert all(torch.equal(found[name], value) for name, value in tensors.items())
 
 
-def test_what_predicts_is_the_same_after_loading(tmp_path: Path, model: MultiTaskModel, config: Config) -> None:
+def test_what_predicts_is_the_same_after_loading(
+    tmp_path: Path, model: MultiTaskModel, config: Config
+) -> None:
     loaded = load_model(save(tmp_path / "best.safetensors", model, config), "cpu")
-    images = [np.random.default_rng(index).integers(0, 255, (40 + 9 * index, 50, 3), dtype=np.uint8) for index in range(2)]
+    images = [
+        np.random.default_rng(index).integers(0, 255, (40 + 9 * index, 50, 3), dtype=np.uint8)
+        for index in range(2)
+    ]
     proposals = [loaded.propose(image) for image in images]
     assert all(found is not None and len(found) for found in proposals)
     batch = loaded.make_batch(images, proposals)  # type: ignore[arg-type]
     assert batch.original_sizes == ((40, 50), (49, 50)) and batch.images.shape[-2:] == (64, 64)
     for here, there in zip(model.predict(batch), loaded.model.predict(batch)):
-        assert here.segmentation is not None and there.segmentation is not None and there.detections is not None
+        assert (
+            here.segmentation is not None and there.segmentation is not None and there.detections is not None
+        )
         assert np.array_equal(here.segmentation.labels, there.segmentation.labels)
         assert here.detections is not None and np.array_equal(here.detections.scores, there.detections.scores)
     assert not loaded.model.training
@@ -77,7 +89,9 @@ def test_what_predicts_is_the_same_after_loading(tmp_path: Path, model: MultiTas
 
 def test_a_segmenter_needs_no_proposals(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, mask_data(tmp_path), "segmentation")
-    loaded = load_model(save(tmp_path / "best.safetensors", build_model(config.model, CLASSES), config), "cpu")
+    loaded = load_model(
+        save(tmp_path / "best.safetensors", build_model(config.model, CLASSES), config), "cpu"
+    )
     image = np.zeros((20, 30, 3), dtype=np.uint8)
     assert loaded.propose(image) is None
     (prediction,) = loaded.model.predict(loaded.make_batch([image], None))
@@ -86,7 +100,9 @@ def test_a_segmenter_needs_no_proposals(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_stands_for_its_best(tmp_path: Path, model: MultiTaskModel, config: Config) -> None:
-    with pytest.raises(ValueError, match=r"no best\.safetensors or last\.safetensors in this folder; is it a run folder\?"):
+    with pytest.raises(
+        ValueError, match=r"no best\.safetensors or last\.safetensors in this folder; is it a run folder\?"
+    ):
         find_checkpoint(tmp_path)
     last = save(tmp_path / "last.safetensors", model, config)
     assert find_checkpoint(tmp_path) == last
@@ -112,29 +128,41 @@ def test_damaged_files_name_themselves(tmp_path: Path, model: MultiTaskModel, co
         path.write_bytes(content)
         with pytest.raises(ValueError) as caught:
             read_checkpoint(path)
-        assert str(caught.value).startswith(f"{path}: not a readable checkpoint (.safetensors written by vistasks): "), name
+        assert str(caught.value).startswith(
+            f"{path}: not a readable checkpoint (.safetensors written by vistasks): "
+        ), name
 
 
 def test_foreign_weights_say_where_they_belong(tmp_path: Path) -> None:
     path = tmp_path / "resnet.safetensors"
     save_file({"conv1.weight": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match=r"without the vistasks header\. .* model\.backbone\.weights=.*resnet\.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"without the vistasks header\. .* model\.backbone\.weights=.*resnet\.safetensors"
+    ):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("header", ["[]", "3", "{}", '{"classes": 3}', '{"classes": {"detection": []}, "config": {}}'])
+@pytest.mark.parametrize(
+    "header", ["[]", "3", "{}", '{"classes": 3}', '{"classes": {"detection": []}, "config": {}}']
+)
 def test_headers_of_another_kind(tmp_path: Path, header: str) -> None:
     save_file({"x": torch.zeros(3)}, tmp_path / "x.safetensors", {HEADER: header})
-    with pytest.raises(ValueError, match=r"x\.safetensors: its vistasks header is incomplete; was it written by another"):
+    with pytest.raises(
+        ValueError, match=r"x\.safetensors: its vistasks header is incomplete; was it written by another"
+    ):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
-def test_a_config_that_this_version_does_not_know(tmp_path: Path, model: MultiTaskModel, config: Config) -> None:
+def test_a_config_that_this_version_does_not_know(
+    tmp_path: Path, model: MultiTaskModel, config: Config
+) -> None:
     path = save(tmp_path / "x.safetensors", model, config)
     header = json.loads((tmp_path / "x.json").read_text())
     header["config"]["train"]["epoch"] = 3
     save_file(load_file(path), path, {HEADER: json.dumps(header)})
-    with pytest.raises(ValueError, match=r"x\.safetensors, its config: train\.epoch: unknown key\. Did you mean 'epochs'\?"):
+    with pytest.raises(
+        ValueError, match=r"x\.safetensors, its config: train\.epoch: unknown key\. Did you mean 'epochs'\?"
+    ):
         read_checkpoint(path)
 
 
@@ -157,7 +185,9 @@ def test_weights_of_another_model_show_the_difference(model: MultiTaskModel, con
 
 def test_weights_under_the_names_of_an_earlier_version(model: MultiTaskModel) -> None:
     present = "heads.detection.stages.0."
-    earlier = {name.replace(present, "heads.detection."): value + 1 for name, value in model.state_dict().items()}
+    earlier = {
+        name.replace(present, "heads.detection."): value + 1 for name, value in model.state_dict().items()
+    }
     assert not any(name.startswith(present) for name in earlier)
     restore(model, earlier, "x")
     named = {name.replace(present, "heads.detection."): value for name, value in model.state_dict().items()}
@@ -189,16 +219,22 @@ def test_writing_that_fails_leaves_the_old_checkpoint(
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu:1", ""])
-def test_devices_that_do_not_exist(tmp_path: Path, model: MultiTaskModel, config: Config, device: str) -> None:
+def test_devices_that_do_not_exist(
+    tmp_path: Path, model: MultiTaskModel, config: Config, device: str
+) -> None:
     path = save(tmp_path / "x.safetensors", model, config)
     with pytest.raises(ValueError, match=r"device '.*': expected auto, cpu, cuda, cuda:NUMBER or mps"):
         load_model(path, device)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
-def test_devices_that_are_not_there(tmp_path: Path, model: MultiTaskModel, config: Config, device: str, monkeypatch: Any) -> None:
+def test_devices_that_are_not_there(
+    tmp_path: Path, model: MultiTaskModel, config: Config, device: str, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     path = save(tmp_path / "x.safetensors", model, config)
-    with pytest.raises(ValueError, match=rf"device '{device}': PyTorch sees 0 cuda devices here; use device cpu or auto"):
+    with pytest.raises(
+        ValueError, match=rf"device '{device}': PyTorch sees 0 cuda devices here; use device cpu or auto"
+    ):
         load_model(path, device)
     assert load_model(path, "auto").device.type == "cpu"

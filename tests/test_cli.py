@@ -1,4 +1,6 @@
-"""The command line: help without heavy imports, exit codes, errors in one line, and what bad input gets end to end."""
+"""The command line: help without heavy imports, exit codes, errors in one line, and what bad input gets end
+to end.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,17 @@ from vistasks.cli import COMMANDS, build_parser, main
 from vistasks.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "numpy", "cv2", "pydantic", "yaml", "rich", "albumentations", "lightning_fabric", "matplotlib")
+HEAVY = (
+    "torch",
+    "numpy",
+    "cv2",
+    "pydantic",
+    "yaml",
+    "rich",
+    "albumentations",
+    "lightning_fabric",
+    "matplotlib",
+)
 
 
 def write_config(folder: Path, values: dict[str, Any]) -> str:
@@ -47,9 +59,13 @@ def experiment(tmp_path: Path) -> Callable[..., str]:
 
 def run(*arguments: str, tool: str | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     start = [str(ROOT / "tools" / f"{tool}.py")] if tool else ["-m", "vistasks.cli"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | options.pop("environment", {})
+    environment = (
+        os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | options.pop("environment", {})
+    )
     command = [sys.executable, *start, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=900, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=900, **options
+    )
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -69,7 +85,9 @@ def test_help_needs_no_heavy_import() -> None:
         "    assert 'usage:' in out.getvalue() and '--help' in out.getvalue(), arguments\n"
         f"sys.exit(', '.join(sorted(set({HEAVY}) & set(sys.modules))) or None)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert found.returncode == 0, found.stderr
 
 
@@ -88,14 +106,18 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert "vistasks train" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["trian"], ["train"], ["train", "--config"], ["train", "--config", "x", "--epochs", "3"]])
+@pytest.mark.parametrize(
+    "arguments", [["trian"], ["train"], ["train", "--config"], ["train", "--config", "x", "--epochs", "3"]]
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2 and "usage: vistasks" in capsys.readouterr().err
 
 
-def test_overrides_may_stand_anywhere(experiment: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_overrides_may_stand_anywhere(
+    experiment: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     config = experiment("segmentation")
     for arguments in (
         ["--config", config, "train.epochs=7", "seed=3", "--print-config"],
@@ -108,7 +130,9 @@ def test_overrides_may_stand_anywhere(experiment: Callable[..., str], capsys: py
         assert load_config(printed) == load_config(config, ["train.epochs=7", "seed=3"])
 
 
-def test_errors_are_one_line_and_debug_shows_where(experiment: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line_and_debug_shows_where(
+    experiment: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     config = experiment("segmentation")
     assert "\n" not in error_of(capsys, "train", "--config", config, "train.epoch=3")
     with pytest.raises(ValueError, match=r"train\.epoch: unknown key"):
@@ -133,29 +157,38 @@ def test_errors_are_one_line_and_debug_shows_where(experiment: Callable[..., str
     ],
 )  # fmt: skip
 def test_exit_codes(
-    error: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("vistasks.config.read_config", fails)
+    monkeypatch.setattr("vistasks.config.files.read_config", fails)
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # a broken pipe gives it up
     assert main(["evaluate", "--config", "x", "--weights", "y"]) == code
     assert capsys.readouterr().err.startswith(text)
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vistasks.config.read_config", lambda *_: {}["missing"])
+    monkeypatch.setattr("vistasks.config.files.read_config", lambda *_: {}["missing"])
     with pytest.raises(KeyError):
         main(["evaluate", "--config", "x", "--weights", "y"])
 
 
-def test_train_evaluate_and_report(experiment: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_evaluate_and_report(
+    experiment: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = experiment("detection", "segmentation", epochs=1)
     assert main(["train", "--config", config]) == 0
     shown = capsys.readouterr().out
     assert f"run folder   {tmp_path / 'run'}" in shown and "epoch 1: AP " in shown and "done " in shown
-    assert f"data         {tmp_path / 'data'}: 4 training, 4 evaluation" in shown and "proposals    grid, not kept" in shown
+    assert (
+        f"data         {tmp_path / 'data'}: 4 training, 4 evaluation" in shown
+        and "proposals    grid, not kept" in shown
+    )
     report = tmp_path / "reports" / "report.json"
     weights = ["--weights", str(tmp_path / "run"), "--device", "cpu"]
     assert main(["evaluate", "--config", config, *weights, "--json", str(report)]) == 0
@@ -168,7 +201,9 @@ def test_train_evaluate_and_report(experiment: Callable[..., str], tmp_path: Pat
     assert "holds a run already" in error_of(capsys, "train", "--config", config)
     assert main(["train", "--config", config, "--resume", "train.epochs=2"]) == 0
     assert read_checkpoint(tmp_path / "run" / "last.safetensors").state["epoch"] == 2
-    assert "no such checkpoint" in error_of(capsys, "evaluate", "--config", config, "--weights", str(tmp_path / "nowhere"))
+    assert "no such checkpoint" in error_of(
+        capsys, "evaluate", "--config", config, "--weights", str(tmp_path / "nowhere")
+    )
 
 
 def damaged_voc(root: Path, kind: str) -> None:
@@ -202,7 +237,15 @@ def damaged_voc(root: Path, kind: str) -> None:
         ("missing mask", ["scene_2.png", "missing, though the Segmentation list names 'scene_2'"]),
         ("no image", ["scene_2.png", "not a readable image"]),
         ("broken xml", ["scene_2.xml"]),
-        ("unknown class", ["scene_2.xml", "'rde'", "files have: blue, rde, red; classes has: red, blue", "Did you mean 'red'?"]),
+        (
+            "unknown class",
+            [
+                "scene_2.xml",
+                "'rde'",
+                "files have: blue, rde, red; classes has: red, blue",
+                "Did you mean 'red'?",
+            ],
+        ),
         ("outside", ["scene_2.xml", "overhangs the 64x64 image"]),
         ("inverted", ["scene_2.xml", "is inverted"]),
         ("nan", ["scene_2.xml", "is not finite"]),
@@ -210,7 +253,11 @@ def damaged_voc(root: Path, kind: str) -> None:
     ],
 )
 def test_bad_data_is_told_before_training(
-    kind: str, expected: list[str], experiment: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    expected: list[str],
+    experiment: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = experiment("detection", "segmentation")
     damaged_voc(tmp_path / "data", kind)
@@ -219,7 +266,9 @@ def test_bad_data_is_told_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bad_box_can_be_dropped(experiment: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_box_can_be_dropped(
+    experiment: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = experiment("detection", "segmentation", epochs=1)
     damaged_voc(tmp_path / "data", "inverted")
     assert main(["train", "--config", config, "data.bad_boxes=drop"]) == 0
@@ -246,7 +295,9 @@ def test_a_mask_value_without_a_class_names_file_value_and_count(
     experiment: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = experiment("segmentation")
-    told = error_of(capsys, "train", "--config", config, "data.mask_values={0: background, 1: red}", "train.workers=0")
+    told = error_of(
+        capsys, "train", "--config", config, "data.mask_values={0: background, 1: red}", "train.workers=0"
+    )
     assert "masks/scene_" in told and "2" in told and "pixels" in told
 
 
@@ -261,8 +312,16 @@ def test_killed_and_resumed_with_a_worker_equals_an_uninterrupted_run(tmp_path: 
     config = write_config(tmp_path, values)
     whole = run("--config", config, tool="train")
     assert whole.returncode == 0 and "Warning" not in whole.stderr, whole.stderr
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), "--config", config, f"output={tmp_path / 'cut'}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "train.py"),
+        "--config",
+        config,
+        f"output={tmp_path / 'cut'}",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as process:
         while not (tmp_path / "cut" / "last.json").exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -274,7 +333,9 @@ def test_killed_and_resumed_with_a_worker_equals_an_uninterrupted_run(tmp_path: 
 
 @pytest.mark.slow
 def test_control_c_ends_in_two_lines(tmp_path: Path) -> None:
-    values = config_values(tmp_path / "run", voc_data(write_voc(tmp_path / "data")), "detection", **SLOW_CONFIG | {"epochs": 500})
+    values = config_values(
+        tmp_path / "run", voc_data(write_voc(tmp_path / "data")), "detection", **SLOW_CONFIG | {"epochs": 500}
+    )
     command = [sys.executable, str(ROOT / "tools" / "train.py"), "--config", write_config(tmp_path, values)]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -293,27 +354,45 @@ def test_control_c_ends_in_two_lines(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_faults_in_a_worker_reach_the_user_in_one_line(tmp_path: Path) -> None:
     root = write_mask_folder(tmp_path / "data", count=3)
-    config = write_config(tmp_path, config_values(tmp_path / "run", mask_data(root), "segmentation", workers=1))
+    config = write_config(
+        tmp_path, config_values(tmp_path / "run", mask_data(root), "segmentation", workers=1)
+    )
     picture = root / "images" / "scene_1.png"
     picture.write_bytes(picture.read_bytes()[:900])
     found = run("--config", config, tool="train")
     assert found.returncode == 1
-    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1 and str(picture) in found.stderr, found.stderr
+    assert (
+        found.stderr.startswith("error: ") and found.stderr.count("\n") == 1 and str(picture) in found.stderr
+    ), found.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("empty", [(), (0, 1, 2, 3)])
 def test_two_processes_train_and_evaluate_as_one_set(tmp_path: Path, empty: tuple[int, ...]) -> None:
-    """Also where a process sees no object at all. The numbers are those of one process over the same weights."""
+    """Also where a process sees no object at all. The numbers are those of one process over the same
+    weights.
+    """
     data = voc_data(write_voc(tmp_path / "data", count=5, empty=empty))
-    values = config_values(tmp_path / "run", data, "detection", "segmentation", epochs=2, batch_size=1, devices=2, ema=0.9)
+    values = config_values(
+        tmp_path / "run", data, "detection", "segmentation", epochs=2, batch_size=1, devices=2, ema=0.9
+    )
     config = write_config(tmp_path, values)
     found = run("--config", config, tool="train", environment={"MASTER_ADDR": "127.0.0.1"})
     assert found.returncode == 0 and "Warning" not in found.stderr, found.stderr
     assert found.stdout.count("done ") == 1 and found.stdout.count("run folder") == 1
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     again = tmp_path / "again.json"
-    found = run("--config", config, "--weights", str(tmp_path / "run"), "--json", str(again), "--device", "cpu", tool="evaluate")
+    found = run(
+        "--config",
+        config,
+        "--weights",
+        str(tmp_path / "run"),
+        "--json",
+        str(again),
+        "--device",
+        "cpu",
+        tool="evaluate",
+    )
     assert found.returncode == 0, found.stderr
     assert json.loads(again.read_text())["headline"] == pytest.approx(report["headline"], abs=1e-6)
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -325,7 +404,9 @@ def test_a_fault_in_one_process_ends_the_other_without_a_traceback(tmp_path: Pat
     root = write_mask_folder(tmp_path / "data", count=4)
     picture = root / "images" / "scene_3.png"
     picture.write_bytes(picture.read_bytes()[:900])
-    values = config_values(tmp_path / "run", mask_data(root), "segmentation", epochs=3, batch_size=1, devices=2)
+    values = config_values(
+        tmp_path / "run", mask_data(root), "segmentation", epochs=3, batch_size=1, devices=2
+    )
     found = run("--config", write_config(tmp_path, values), tool="train")
     assert found.returncode != 0 and "Traceback" not in found.stderr
     assert f"error: {picture}: not a readable image" in found.stderr, found.stderr

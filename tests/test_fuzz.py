@@ -1,4 +1,5 @@
-"""Damaged files of every kind: a clear error that names the file, or skipped and counted; never a library's own traceback.
+"""Damaged files of every kind: a clear error that names the file, or skipped and counted; never a library's
+own traceback.
 
 The default suite tries 100 of them, ``pytest -m slow`` 1,000.
 """
@@ -114,7 +115,9 @@ OUTSIDE = ["../secret.png", "/etc/hostname", "a/../../../secret.png", "..\\..\\s
 
 
 def further_out(name: str) -> str:
-    """The name as seen from a folder of the root, and something outside for an empty one, which a list cannot hold."""
+    """The name as seen from a folder of the root, and something outside for an empty one, which a list cannot
+    hold.
+    """
     return f"../{name}" if name.startswith("..") else name or "../../secret.png"
 
 
@@ -133,7 +136,9 @@ def by_voc_list(root: Path, name: str) -> Any:
 def coco_json(root: Path, name: str, **more: Any) -> None:
     images = [{"id": 1, "file_name": name, "height": 8, "width": 8}]
     categories = [{"id": 1, "name": "red"}]
-    (root / "a.json").write_text(json.dumps({"images": images, "annotations": [], "categories": categories, **more}))
+    (root / "a.json").write_text(
+        json.dumps({"images": images, "annotations": [], "categories": categories, **more})
+    )
 
 
 def by_coco_image(root: Path, name: str) -> Any:
@@ -148,8 +153,20 @@ def by_coco_mask(root: Path, name: str) -> Any:
     (root / "masks").mkdir()
     Image.new("RGB", (8, 8)).save(root / "secret.png")
     coco_json(root, "../../secret.png" if name else "")
-    where = {"semantic": "png", "semantic_png": "masks", "mask_values": {0: "red"}, "segmentation_classes": ["red"]}
-    return {"format": "coco", "root": str(root), "images": "images/deep", "annotations": "a.json", "tasks": ["segment"], **where}
+    where = {
+        "semantic": "png",
+        "semantic_png": "masks",
+        "mask_values": {0: "red"},
+        "segmentation_classes": ["red"],
+    }
+    return {
+        "format": "coco",
+        "root": str(root),
+        "images": "images/deep",
+        "annotations": "a.json",
+        "tasks": ["segment"],
+        **where,
+    }
 
 
 def by_panoptic(root: Path, name: str) -> Any:
@@ -158,9 +175,18 @@ def by_panoptic(root: Path, name: str) -> Any:
     Image.new("RGB", (8, 8)).save(root / "images" / "a.png")
     coco_json(root, "a.png")
     segments = [{"image_id": 1, "file_name": further_out(name), "segments_info": []}]
-    (root / "p.json").write_text(json.dumps({"annotations": segments, "categories": [{"id": 1, "name": "red"}]}))
+    (root / "p.json").write_text(
+        json.dumps({"annotations": segments, "categories": [{"id": 1, "name": "red"}]})
+    )
     where = {"semantic": "panoptic", "semantic_png": "panoptic", "panoptic_json": "p.json"}
-    return {"format": "coco", "root": str(root), "images": "images", "annotations": "a.json", "tasks": ["segment"], **where}
+    return {
+        "format": "coco",
+        "root": str(root),
+        "images": "images",
+        "annotations": "a.json",
+        "tasks": ["segment"],
+        **where,
+    }
 
 
 def by_mask_list(root: Path, name: str) -> Any:
@@ -173,14 +199,20 @@ def by_mask_list(root: Path, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-@pytest.mark.parametrize("write", [by_voc_file, by_voc_list, by_coco_image, by_coco_mask, by_panoptic, by_mask_list])
-def test_no_path_in_an_annotation_leaves_the_data_root(tmp_path: Path, write: Callable[[Path, str], Any], name: str) -> None:
+@pytest.mark.parametrize(
+    "write", [by_voc_file, by_voc_list, by_coco_image, by_coco_mask, by_panoptic, by_mask_list]
+)
+def test_no_path_in_an_annotation_leaves_the_data_root(
+    tmp_path: Path, write: Callable[[Path, str], Any], name: str
+) -> None:
     root = tmp_path / "outer" / "root"
     root.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "outer" / "secret.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     options = write(root, name)
-    with pytest.raises(ValueError, match=r"points outside the data folder|not well-formed XML|no image of this name"):
+    with pytest.raises(
+        ValueError, match=r"points outside the data folder|not well-formed XML|no image of this name"
+    ):
         pytest.fail(f"read {list(load_dataset(options).paths)}")
 
 
@@ -201,7 +233,9 @@ def test_files_made_to_do_harm_are_told(tmp_path: Path, name: str, text: str) ->
     path.write_text(text)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     read: dict[str, Callable[[], Any]] = {
-        ".json": lambda: load_dataset({"format": "coco", "root": str(tmp_path), "images": ".", "annotations": name}),
+        ".json": lambda: load_dataset(
+            {"format": "coco", "root": str(tmp_path), "images": ".", "annotations": name}
+        ),
         ".yaml": lambda: load_config(path),
         ".xml": lambda: load_dataset({"format": "voc", "root": str(tmp_path), "classes": ["red"]}),
     }

@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from tests.heads.contract import CLASSES, scene, small_trunk
-from vistasks.batching import to_device
 from vistasks.benchmarks.video import write_clip
+from vistasks.inference.video.reader import VideoReader
+from vistasks.loading.batching import to_device
 from vistasks.models import MultiTaskModel
 from vistasks.models.cuda_graphs import GraphedEncoder
 from vistasks.registry import HEADS
-from vistasks.video.sources import VideoReader
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
+]
 
 
 def joint(roi: str = "align") -> MultiTaskModel:
@@ -48,7 +51,10 @@ def test_reduced_precision_trains(dtype: torch.dtype) -> None:
     model = joint().cuda().train()
     batch = to_device(scene(), torch.device("cuda"))
     batch = replace(batch, segmentation=torch.where(batch.segmentation == 255, 255, 1))
-    optimizer, scaler = torch.optim.AdamW(model.parameters(), lr=2e-3), torch.amp.GradScaler(enabled=dtype == torch.float16)
+    optimizer, scaler = (
+        torch.optim.AdamW(model.parameters(), lr=2e-3),
+        torch.amp.GradScaler(enabled=dtype == torch.float16),
+    )
     losses = []
     for _ in range(30):
         with torch.autocast("cuda", dtype=dtype):

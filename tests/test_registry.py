@@ -27,7 +27,13 @@ def tables() -> Registry:
     registry = Registry("widget")
 
     @registry.register("plain")
-    def plain(*, width: float, mode: Literal["a", "b"] = "a", sizes: tuple[int, ...] = (1, 2), inner: Inner = Inner()) -> dict:  # noqa: B008
+    def plain(
+        *,
+        width: float,
+        mode: Literal["a", "b"] = "a",
+        sizes: tuple[int, ...] = (1, 2),
+        inner: Inner = Inner(),  # noqa: B008 - frozen
+    ) -> dict:
         return {"width": width, "mode": mode, "sizes": sizes, "inner": inner}
 
     @registry.register("class")
@@ -63,13 +69,17 @@ def test_a_taken_name_is_refused() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match=r"unknown widget 'plane'\. Did you mean 'plain'\? Known: class, deep18, plain"):
+    with pytest.raises(
+        ValueError, match=r"unknown widget 'plane'\. Did you mean 'plain'\? Known: class, deep18, plain"
+    ):
         tables()["plane"]
     assert build_message({"name": "plane"}) == (
         "model.widget.name: unknown widget 'plane'. Did you mean 'plain'? Known: class, deep18, plain"
     )
     assert "unknown widget '['plain']'" in build_message({"name": ["plain"]})
-    assert build_message({"width": 1}) == "model.widget.name is missing; expected one of: class, deep18, plain"
+    assert (
+        build_message({"width": 1}) == "model.widget.name is missing; expected one of: class, deep18, plain"
+    )
     assert build_message({"name": "plain"}, key="format").startswith("model.widget.format is missing")
     assert nearest("zzz", ["plain"]) == ""
 
@@ -94,9 +104,14 @@ def test_groups_of_options_are_checked_inside() -> None:
     def found(inner: object) -> str:
         return build_message({"name": "plain", "width": 1, "inner": inner})
 
-    assert found({"sizze": 3}) == "model.widget.inner.sizze: unknown option. Did you mean 'size'? Known: size, share"
+    assert (
+        found({"sizze": 3})
+        == "model.widget.inner.sizze: unknown option. Did you mean 'size'? Known: size, share"
+    )
     assert found({"size": "big"}).startswith("model.widget.inner.size: Input should be a valid integer")
-    assert found({"share": float("nan")}).startswith("model.widget.inner.share: Input should be a finite number")
+    assert found({"share": float("nan")}).startswith(
+        "model.widget.inner.share: Input should be a finite number"
+    )
     assert found(3).startswith("model.widget.inner: Input should be a dictionary")
 
 
@@ -109,21 +124,31 @@ def test_what_the_program_gives_is_no_option() -> None:
 
 def test_partial_parts_show_only_what_is_open() -> None:
     assert tables().build({"name": "deep18", "width": 3}, where="w") == ([2, 2], 3)
-    assert "model.widget.layers: unknown option. Known: width" in build_message({"name": "deep18", "layers": [1]})
-    assert "model.widget.width: Input should be a valid integer" in build_message({"name": "deep18", "width": "x"})
+    assert "model.widget.layers: unknown option. Known: width" in build_message(
+        {"name": "deep18", "layers": [1]}
+    )
+    assert "model.widget.width: Input should be a valid integer" in build_message(
+        {"name": "deep18", "width": "x"}
+    )
 
 
 @pytest.mark.parametrize("registry", TABLES, ids=lambda r: r.kind)
 def test_every_part_can_be_checked(registry: Registry) -> None:
-    """No **options that swallow a misspelling, no option without a type, and groups of options that refuse unknown keys."""
+    """No **options that swallow a misspelling, no option without a type, and groups of options that refuse
+    unknown keys.
+    """
     assert len(registry) > 0
     for name in registry:
         part = registry[name]
         function = part.func if isinstance(part, partial) else part
         hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
         for parameter in inspect.signature(function).parameters.values():
-            assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL), f"{name}: {parameter}"
+            assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL), (
+                f"{name}: {parameter}"
+            )
             assert parameter.name in hints, f"{name}: {parameter.name} has no type"
             for kind in (hints[parameter.name], *get_args(hints[parameter.name])):
                 if is_dataclass(kind) and hasattr(kind, "__pydantic_config__"):
-                    assert kind.__pydantic_config__.get("extra") == "forbid", f"{name}: {kind.__name__} takes any key"
+                    assert kind.__pydantic_config__.get("extra") == "forbid", (
+                        f"{name}: {kind.__name__} takes any key"
+                    )

@@ -26,7 +26,9 @@ def make(**values: Any) -> Sample:
 def test_what_is_not_given_is_filled_in() -> None:
     sample = make(boxes=BOX, labels=LABEL)
     assert sample.size == (20, 30)
-    assert sample.areas.tolist() == [50.0] and sample.areas.dtype == np.float32  # (x2 - x1) * (y2 - y1), no +1
+    assert (
+        sample.areas.tolist() == [50.0] and sample.areas.dtype == np.float32
+    )  # (x2 - x1) * (y2 - y1), no +1
     assert sample.difficult.tolist() == [False] and sample.crowd.tolist() == [False]
 
 
@@ -55,8 +57,12 @@ def test_an_image_without_objects_is_a_sample() -> None:
 @pytest.mark.parametrize("name", ["boxes", "proposals"])
 def test_what_is_no_box_inside_the_image_is_refused(name: str, box: list[float]) -> None:
     boxes = np.array([BOX[0], box], dtype=np.float32)
-    values = {"boxes": boxes, "labels": np.zeros(2, dtype=np.int64)} if name == "boxes" else {"proposals": boxes}
-    with pytest.raises(ValueError, match=rf"folder/a\.png: {name}\[1\] = .* is not a box inside the 30x20 image; expected 0"):
+    values = (
+        {"boxes": boxes, "labels": np.zeros(2, dtype=np.int64)} if name == "boxes" else {"proposals": boxes}
+    )
+    with pytest.raises(
+        ValueError, match=rf"folder/a\.png: {name}\[1\] = .* is not a box inside the 30x20 image; expected 0"
+    ):
         make(**values)
 
 

@@ -15,8 +15,12 @@ COLOURS = {"red": (220, 40, 30), "blue": (30, 60, 220)}
 CLASSES = tuple(COLOURS)
 
 
-def scene(index: int, *, side: int = 64, objects: int = 2) -> tuple[np.ndarray, np.ndarray, list[tuple[str, list[int]]]]:
-    """Picture (H, W, 3), mask (H, W) with 0 = background and i + 1 = class i, and (class, [x1, y1, x2, y2]) of each rectangle."""
+def scene(
+    index: int, *, side: int = 64, objects: int = 2
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, list[int]]]]:
+    """Picture (H, W, 3), mask (H, W) with 0 = background and i + 1 = class i, and (class, [x1, y1, x2, y2])
+    of each rectangle.
+    """
     generator = np.random.default_rng(index)
     image = generator.integers(90, 130, (side, side, 3), dtype=np.uint8)
     mask = np.zeros((side, side), dtype=np.uint8)
@@ -25,7 +29,10 @@ def scene(index: int, *, side: int = 64, objects: int = 2) -> tuple[np.ndarray, 
         name = CLASSES[(index + number) % len(CLASSES)]
         width, height = generator.integers(side // 4, side // 2, 2)
         half = side // 2 * number  # one rectangle left, one right, so that none hides another
-        x, y = half + int(generator.integers(0, side // 2 - width + 1)), int(generator.integers(0, side - height + 1))
+        x, y = (
+            half + int(generator.integers(0, side // 2 - width + 1)),
+            int(generator.integers(0, side - height + 1)),
+        )
         box = [x, y, x + int(width), y + int(height)]
         image[box[1] : box[3], box[0] : box[2]] = COLOURS[name]
         mask[box[1] : box[3], box[0] : box[2]] = CLASSES.index(name) + 1
@@ -33,8 +40,12 @@ def scene(index: int, *, side: int = 64, objects: int = 2) -> tuple[np.ndarray, 
     return image, mask, found
 
 
-def write_voc(root: Path, *, count: int = 6, masks: bool = True, empty: tuple[int, ...] = (), first: int = 0) -> Path:
-    """A VOC folder; the lists "train" and "val" both name all pictures. Pictures in ``empty`` have no object."""
+def write_voc(
+    root: Path, *, count: int = 6, masks: bool = True, empty: tuple[int, ...] = (), first: int = 0
+) -> Path:
+    """A VOC folder; the lists "train" and "val" both name all pictures. Pictures in ``empty`` have no
+    object.
+    """
     mask_folders = ["SegmentationClass", "ImageSets/Segmentation"] if masks else []
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main", *mask_folders):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -76,14 +87,26 @@ def write_mask_folder(root: Path, *, count: int = 6, first: int = 0) -> Path:
 
 def voc_data(root: Path) -> dict[str, Any]:
     """The data section for `write_voc`."""
-    return {"format": "voc", "root": str(root), "classes": list(CLASSES), "train": {"split": "train"}, "val": {"split": "val"}}
+    return {
+        "format": "voc",
+        "root": str(root),
+        "classes": list(CLASSES),
+        "train": {"split": "train"},
+        "val": {"split": "val"},
+    }
 
 
 def mask_data(root: Path) -> dict[str, Any]:
     """The data section for `write_mask_folder`."""
     folders = {"images": "images", "masks": "masks"}
     values = {0: "background", 1: "red", 2: "blue"}
-    return {"format": "mask_folder", "root": str(root), "mask_values": values, "train": folders, "val": folders}
+    return {
+        "format": "mask_folder",
+        "root": str(root),
+        "mask_values": values,
+        "train": folders,
+        "val": folders,
+    }
 
 
 DETECTION = {

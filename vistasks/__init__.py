@@ -23,7 +23,7 @@ __all__ = ["Predictor", "__version__", "load"]
 
 def __getattr__(name: str) -> Any:
     if name in ("load", "Predictor"):
-        from vistasks import predictor
+        from vistasks.inference import predictor
 
         return getattr(predictor, name)
     raise AttributeError(f"module 'vistasks' has no attribute '{name}'")

@@ -66,7 +66,11 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None) 
         known = isinstance(error, (ValueError, OSError, ImportError, FloatingPointError, MemoryError))
         if parsed.debug or not (known or type(error).__name__ == "OutOfMemoryError"):
             raise
-        advice = "" if known else ". Less is needed with a smaller train.batch_size, evaluate.batch_size or input.max_side"
+        advice = (
+            ""
+            if known
+            else ". Less is needed with a smaller train.batch_size, evaluate.batch_size or input.max_side"
+        )
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         print(f"error: {error}{notes}{advice}", file=sys.stderr)
         return 1
@@ -81,7 +85,10 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         _finish(parser, add)
         return parser
     parser = argparse.ArgumentParser(
-        prog="vistasks", description="Detection and segmentation over one shared trunk.", epilog=EXAMPLES, **shared
+        prog="vistasks",
+        description="Detection and segmentation over one shared trunk.",
+        epilog=EXAMPLES,
+        **shared,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (add, text) in COMMANDS.items():
@@ -96,22 +103,46 @@ def _finish(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentPar
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "train": (train.add, "Train a detector, a segmenter or both over one trunk, as a config says."),
-    "evaluate": (evaluate.add, "Measure trained weights on a config's validation data: COCO and VOC AP, IoU."),
+    "evaluate": (
+        evaluate.add,
+        "Measure trained weights on a config's validation data: COCO and VOC AP, IoU.",
+    ),
     "calibrate": (calibrate.add, "Make a trained detector's scores say how often they are right."),
-    "svm": (svm.add, "Replace a trained detector's classifier by R-CNN's: linear support vector machines with hard negatives."),
-    "audit": (audit.add, "Find labels that are probably wrong or missing, by what a trained model says of them."),
-    "compare": (compare.add, "Evaluated runs side by side: paired differences with intervals, pictures gained and lost."),
+    "svm": (
+        svm.add,
+        "Replace a trained detector's classifier by R-CNN's: linear support vector machines with hard negatives.",
+    ),
+    "audit": (
+        audit.add,
+        "Find labels that are probably wrong or missing, by what a trained model says of them.",
+    ),
+    "compare": (
+        compare.add,
+        "Evaluated runs side by side: paired differences with intervals, pictures gained and lost.",
+    ),
     "compress": (compress.add, "Make a trained detector's fully connected layers smaller, by truncated SVD."),
-    "infer": (infer.add, "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv."),
+    "infer": (
+        infer.add,
+        "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv.",
+    ),
     "data": (data.add, "Prepare, check and look at data sets."),
     "proposals": (proposals.add, "Compute, judge and clear region proposals."),
     "find-lr": (find_lr.add, "Find a learning rate by a short training with growing rates, with a plot."),
-    "search": (search.add, "Search hyper-parameters: many trainings of one config; can be stopped and run again."),
+    "search": (
+        search.add,
+        "Search hyper-parameters: many trainings of one config; can be stopped and run again.",
+    ),
     "debug-batch": (debug_batch.add, "Look into the batch at which a training stopped."),
     "benchmark": (benchmark.add, "Time ours beside a peer in the same run."),
     "study": (study.add, "Several trainings beside one another."),
-    "summary": (summary.add, "Every layer of a model: sizes, parameters, multiply-adds, memory, receptive field, time."),
-    "inspect": (inspect.add, "See what a trained model has learnt: filters, feature maps, Grad-CAM, occlusion, regions."),
+    "summary": (
+        summary.add,
+        "Every layer of a model: sizes, parameters, multiply-adds, memory, receptive field, time.",
+    ),
+    "inspect": (
+        inspect.add,
+        "See what a trained model has learnt: filters, feature maps, Grad-CAM, occlusion, regions.",
+    ),
     "demo": (demo.add, "The main job on generated pictures: data, training, evaluation, inference."),
 }
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vistasks.atomic import write_text
 from vistasks.config import Config, load_config
-from vistasks.datasets.shapes_writers import write_clip
-from vistasks.evaluate import evaluate
-from vistasks.infer import infer
+from vistasks.datasets.shapes.writers import write_clip
+from vistasks.evaluation.loop import evaluate
+from vistasks.inference.images import infer
+from vistasks.inference.predictor import load
 from vistasks.metrics.tables import report_tables
-from vistasks.predictor import load
-from vistasks.train import train
+from vistasks.system.atomic import write_text
+from vistasks.training.loop import train
 
 CLIP_FRAMES = 60
 
@@ -69,7 +69,9 @@ def demo(output: Path, overrides: Sequence[str] = ()) -> int:
 
 
 def _clear(output: Path) -> None:
-    """Removes an earlier demo's checkpoints, by which a run folder counts as used; anything else is overwritten."""
+    """Removes an earlier demo's checkpoints, by which a run folder counts as used; anything else is
+    overwritten.
+    """
     for name in ("last", "best"):
         for suffix in (".safetensors", ".json"):
             (output / f"{name}{suffix}").unlink(missing_ok=True)

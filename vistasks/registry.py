@@ -11,7 +11,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-# For an option that is a group of options, a pydantic dataclass: without it a misspelt key in the group would pass unseen
+# For an option that is a group of options, a pydantic dataclass: without it a misspelt key in the group would
+# pass unseen
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Part = TypeVar("Part", bound=Callable[..., object])
@@ -36,7 +37,9 @@ class Registry:
         self._parts: dict[str, Callable[..., object]] = {}
 
     def register(self, name: str) -> Callable[[Part], Part]:
-        """Decorator: puts the part into the table and returns it unchanged. A name that is taken is a ValueError."""
+        """Decorator: puts the part into the table and returns it unchanged. A name that is taken is a
+        ValueError.
+        """
 
         def add(part: Part) -> Part:
             if name in self._parts:
@@ -62,14 +65,18 @@ class Registry:
         return len(self._parts)
 
     def build(
-        self, options: Mapping[str, Any], *, where: str, key: str = "name", given: Mapping[str, Any] | None = None
+        self,
+        options: Mapping[str, Any],
+        *,
+        where: str,
+        key: str = "name",
+        given: Mapping[str, Any] | None = None,
     ) -> Any:
         """Calls the part that ``options[key]`` names with the other options as keywords.
 
-        The part's signature is the schema: an unknown, missing or ill-typed option is a ``ValueError`` that names its
-        full path under ``where`` (for example ``model.backbone``), what was expected and the nearest name.
-        ``given`` are keywords that the program passes and a config must not.
-        """
+        The part's signature is the schema: an unknown, missing or ill-typed option is a ``ValueError`` that
+        names its full path under ``where`` (for example ``model.backbone``), what was expected and the
+        nearest name. ``given`` are keywords that the program passes and a config must not."""
         if key not in options:
             raise ValueError(f"{where}.{key} is missing; expected one of: {', '.join(self)}")
         name: Any = options[key]
@@ -84,7 +91,9 @@ class Registry:
 def checked_options(
     part: Callable[..., object], values: Mapping[str, Any], *, where: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """``values`` validated and converted by the annotations of ``part``'s keywords; errors as in `Registry.build`."""
+    """``values`` validated and converted by the annotations of ``part``'s keywords; errors as in
+    `Registry.build`.
+    """
     if isinstance(part, partial):
         bound: partial[object] = part
         part, given = bound.func, {**bound.keywords, **given}
@@ -114,7 +123,9 @@ def checked_options(
 def _explain(error: Any, where: str, hint: Any) -> str:
     path = ".".join([where, *map(str, error["loc"])])
     if error["type"] == "unexpected_keyword_argument":  # in a group of options
-        known = [field.name for field in fields(hint)] if is_dataclass(hint) and len(error["loc"]) == 1 else []
+        known = (
+            [field.name for field in fields(hint)] if is_dataclass(hint) and len(error["loc"]) == 1 else []
+        )
         guess = nearest(str(error["loc"][-1]), known)
         return f"{path}: unknown option.{guess}" + (f" Known: {', '.join(known)}" if known else "")
     return f"{path}: {error['msg']}; received {error['input']!r}"

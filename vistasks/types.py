@@ -1,13 +1,13 @@
 """What flows through vistasks, and every convention about it, stated once.
 
 Boxes
-    float32, (N, 4), ``x1, y1, x2, y2`` in absolute pixels of the image they belong to, ``x2 > x1`` and ``y2 > y1``,
-    width = ``x2 - x1`` (no +1). A pixel (column i, row j) covers ``[i, i + 1) x [j, j + 1)``. Readers convert on the
-    way in (VOC's 1-based inclusive corners, COCO's xywh), writers on the way out.
+    float32, (N, 4), ``x1, y1, x2, y2`` in absolute pixels of the image they belong to, ``x2 > x1`` and ``y2 >
+    y1``, width = ``x2 - x1`` (no +1). A pixel (column i, row j) covers ``[i, i + 1) x [j, j + 1)``. Readers
+    convert on the way in (VOC's 1-based inclusive corners, COCO's xywh), writers on the way out.
 Class ids
-    ``0 .. K-1`` in the order of the class names. Names are the keys between datasets; a file's own ids never leave its
-    reader. The detector's background is the head's business (logit K), never a dataset's. A segmentation class called
-    "background" is a class like any other.
+    ``0 .. K-1`` in the order of the class names. Names are the keys between datasets; a file's own ids never
+    leave its reader. The detector's background is the head's business (logit K), never a dataset's. A
+    segmentation class called "background" is a class like any other.
 Segmentation
     (H, W) uint8 class ids, 255 = ignore.
 Images
@@ -40,7 +40,9 @@ class ClassNames:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Class ids that one image's annotations cover exhaustively, per task; empty = the task is not labelled at all."""
+    """Class ids that one image's annotations cover exhaustively, per task; empty = the task is not labelled
+    at all.
+    """
 
     detection: frozenset[int] = frozenset()
     segmentation: frozenset[int] = frozenset()
@@ -102,7 +104,9 @@ class Sample:
         _expect(self.path, "crowd", self.crowd, np.bool_, (count,))
         _expect(self.path, "areas", self.areas, np.float32, (count,))
         if count and self.labels.min() < 0:
-            raise ValueError(f"{self.path}: labels must be >= 0, but object {int(self.labels.argmin())} has {self.labels.min()}")
+            raise ValueError(
+                f"{self.path}: labels must be >= 0, but object {int(self.labels.argmin())} has {self.labels.min()}"
+            )
         if not (self.areas >= 0).all():  # NaN compares false
             first = int(np.flatnonzero(~(self.areas >= 0))[0])
             raise ValueError(f"{self.path}: areas[{first}] = {self.areas[first]}; expected 0 or more")
@@ -120,10 +124,14 @@ class Sample:
 def _expect(path: str, name: str, value: object, dtype: type, shape: tuple[int | None, ...]) -> None:
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{path}: {name} must be a NumPy array, not {type(value).__name__}")
-    fits = value.ndim == len(shape) and all(want is None or want == have for want, have in zip(shape, value.shape, strict=True))
+    fits = value.ndim == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, value.shape, strict=True)
+    )
     if value.dtype != dtype or not fits:
         wanted = ", ".join("any" if side is None else str(side) for side in shape)
-        raise ValueError(f"{path}: {name} must be ({wanted}) {np.dtype(dtype)}, not {value.shape} {value.dtype}")
+        raise ValueError(
+            f"{path}: {name} must be ({wanted}) {np.dtype(dtype)}, not {value.shape} {value.dtype}"
+        )
 
 
 def _check_boxes(path: str, name: str, boxes: np.ndarray, width: int, height: int) -> None:
@@ -143,14 +151,16 @@ def _check_boxes(path: str, name: str, boxes: np.ndarray, width: int, height: in
 class Batch:
     """Samples padded to one size, as tensors, with what undoes the scaling and the padding.
 
-    N images; H, W the padded size, divisible by the trunk's largest stride. Boxes are in pixels of the scaled images.
+    N images; H, W the padded size, divisible by the trunk's largest stride. Boxes are in pixels of the scaled
+    images.
 
     Attributes:
         images: (N, 3, H, W) uint8 RGB; padding is 0. The model converts and normalises.
         sizes: per image (height, width) of the valid part, top left.
         original_sizes: per image (height, width) of the file.
         boxes, labels: per image (M, 4) float32 and (M,) int64; neither crowd nor difficult objects.
-        ignored: per image (M, 4) float32; crowd and difficult objects: neither positive nor negative examples.
+        ignored: per image (M, 4) float32; crowd and difficult objects: neither positive nor negative
+            examples.
         proposals: per image (P, 4) float32 (P may be 0).
         segmentation: (N, H, W) int64, 255 where padded or not labelled; None without a segmentation task.
         detection_labelled: (N, K) bool: the classes whose boxes are all there.
@@ -190,8 +200,8 @@ class Batch:
 class Pooling:
     """What one 2x2 max pooling leaves behind for SegNet's unpooling (Badrinarayanan et al. 2017, section 3).
 
-    ``indices`` (N, C, H/2, W/2) int64 as ``max_pool2d(return_indices=True)`` gives them; ``size`` the (H, W) before.
-    """
+    ``indices`` (N, C, H/2, W/2) int64 as ``max_pool2d(return_indices=True)`` gives them; ``size`` the (H, W)
+    before."""
 
     indices: Tensor
     size: tuple[int, int]
@@ -201,9 +211,9 @@ class Pooling:
 class Features:
     """The trunk's (or neck's) feature maps of a batch.
 
-    ``maps[s]`` is (N, C_s, H/s, W/s) float, the last map at stride s; cell (i, j) covers the pixels
-    ``[j*s, (j+1)*s) x [i*s, (i+1)*s)``. ``pooling[s]`` belongs to the pooling that made stride s, where it is published.
-    The model adds ``images`` (N, 3, H, W), the normalised input, for heads that take crops of it.
+    ``maps[s]`` is (N, C_s, H/s, W/s) float, the last map at stride s; cell (i, j) covers the pixels ``[j*s,
+    (j+1)*s) x [i*s, (i+1)*s)``. ``pooling[s]`` belongs to the pooling that made stride s, where it is
+    published. The model adds ``images`` (N, 3, H, W), the normalised input, for heads that take crops of it.
     """
 
     maps: Mapping[int, Tensor]
@@ -215,7 +225,9 @@ class Features:
         chosen = list(indices)
         return Features(
             maps={stride: found[chosen] for stride, found in self.maps.items()},
-            pooling={stride: Pooling(left.indices[chosen], left.size) for stride, left in self.pooling.items()},
+            pooling={
+                stride: Pooling(left.indices[chosen], left.size) for stride, left in self.pooling.items()
+            },
             images=None if self.images is None else self.images[chosen],
         )
 
@@ -228,9 +240,8 @@ Encoder = Callable[["Tensor"], Features]
 class Detections:
     """Boxes found in one image, best first.
 
-    boxes (N, 4) float32 in pixels of the original image, scores (N,) float32 in [0, 1], labels (N,) int64; ids (N,) int64 where
-    objects were followed through a video, -1 for one without an identity yet.
-    """
+    boxes (N, 4) float32 in pixels of the original image, scores (N,) float32 in [0, 1], labels (N,) int64;
+    ids (N,) int64 where objects were followed through a video, -1 for one without an identity yet."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -256,7 +267,9 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class SegmentationMap:
-    """The class of each pixel of one image: labels (H, W) uint8 class ids; ``names[id]`` is the class's name."""
+    """The class of each pixel of one image: labels (H, W) uint8 class ids; ``names[id]`` is the class's
+    name.
+    """
 
     labels: np.ndarray
     names: tuple[str, ...]

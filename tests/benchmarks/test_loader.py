@@ -17,13 +17,22 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /
 
 def test_the_index_is_a_coco_data_set(tmp_path: Path) -> None:
     write_index(tmp_path / "a", images=30, boxes=200)
-    data = load_dataset({"format": "coco", "root": str(tmp_path / "a"), "images": "train", "annotations": "a.json"})
+    data = load_dataset(
+        {"format": "coco", "root": str(tmp_path / "a"), "images": "train", "annotations": "a.json"}
+    )
     assert len(data) == 30 and sum(len(data.annotation(index).labels) for index in range(30)) == 200
-    assert data[29].size == (64, 64) and len(json.loads((tmp_path / "a" / "a.json").read_text())["categories"]) == 80
+    assert (
+        data[29].size == (64, 64)
+        and len(json.loads((tmp_path / "a" / "a.json").read_text())["categories"]) == 80
+    )
 
 
 def test_this_process_weighs_something_and_has_a_family() -> None:
-    assert _pss(os.getpid()) > 10_000 and os.getpid() in _family(os.getppid()) and _family(os.getpid())[0] == os.getpid()
+    assert (
+        _pss(os.getpid()) > 10_000
+        and os.getpid() in _family(os.getppid())
+        and _family(os.getpid())[0] == os.getpid()
+    )
 
 
 @pytest.mark.slow

@@ -79,10 +79,14 @@ def test_peers_are_asked_and_compared(data: Path, tmp_path: Path, monkeypatch: p
     assert result["ratios"]["opencv fast, 1 thread"]["seconds"] == opencv["seconds"] / ours["seconds"]
 
 
-def test_peer_without_the_libraries_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peer_without_the_libraries_is_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "cv2.py").write_text("def setNumThreads(count): pass")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ValueError, match=r"opencv fast: AttributeError.*pip install opencv-contrib-python dlib-bin"):
+    with pytest.raises(
+        ValueError, match=r"opencv fast: AttributeError.*pip install opencv-contrib-python dlib-bin"
+    ):
         benchmark(data, peer_python=sys.executable)
 
 
@@ -93,7 +97,9 @@ def test_peer_that_cannot_run_is_named(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"modes": ("slow",)}, {"modes": ()}, {"pictures": 0}, {"threads": (0,)}])
 def test_bad_options_are_named(data: Path, options) -> None:
-    with pytest.raises(ValueError, match="expected modes of single, fast, quality, pictures and threads of at least 1"):
+    with pytest.raises(
+        ValueError, match="expected modes of single, fast, quality, pictures and threads of at least 1"
+    ):
         benchmark(data, **options)
 
 

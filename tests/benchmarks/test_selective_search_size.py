@@ -22,7 +22,16 @@ def test_mosaic_has_the_size_and_the_content() -> None:
 
 def test_rows_and_exponent(data: Path, tmp_path: Path) -> None:  # noqa: F811
     plot, numbers = tmp_path / "size.png", tmp_path / "size.json"
-    command = ["benchmark", "selective-search-size", "--data", str(data), "--megapixels", "0.02,0.04", "--threads", "1,2"]
+    command = [
+        "benchmark",
+        "selective-search-size",
+        "--data",
+        str(data),
+        "--megapixels",
+        "0.02,0.04",
+        "--threads",
+        "1,2",
+    ]
     assert main([*command, "--plot", str(plot), "--json", str(numbers)]) == 0
     result = json.loads(numbers.read_text())
     assert [(round(row["megapixels"], 2), row["threads"]) for row in result["rows"]] == [

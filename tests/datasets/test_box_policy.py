@@ -16,7 +16,9 @@ POLICIES: tuple[BadBoxes, ...] = ("error", "clip", "drop")
 
 def judge(box: list[float], policy: BadBoxes, least_side: float = 0.0) -> tuple[np.ndarray | None, BoxJudge]:
     one = BoxJudge(policy)
-    found = one.judge(np.array(box), (HEIGHT, WIDTH), place="a.xml object 3 'cat'", text=str(box), least_side=least_side)
+    found = one.judge(
+        np.array(box), (HEIGHT, WIDTH), place="a.xml object 3 'cat'", text=str(box), least_side=least_side
+    )
     return found, one
 
 
@@ -28,13 +30,21 @@ def test_good_boxes_pass_unchanged(policy: BadBoxes) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("box", [[-1, 5, 20, 20], [5, -0.5, 20, 20], [5, 5, WIDTH + 1, 20], [5, 5, 20, HEIGHT + 0.01]])
-def test_one_pixel_of_overhang_is_clipped_and_counted_under_every_policy(policy: BadBoxes, box: list[float]) -> None:
+@pytest.mark.parametrize(
+    "box", [[-1, 5, 20, 20], [5, -0.5, 20, 20], [5, 5, WIDTH + 1, 20], [5, 5, 20, HEIGHT + 0.01]]
+)
+def test_one_pixel_of_overhang_is_clipped_and_counted_under_every_policy(
+    policy: BadBoxes, box: list[float]
+) -> None:
     found, one = judge(box, policy)
     assert found is not None
     assert found.tolist() == np.clip(box, 0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(np.float32).tolist()
     assert not one.errors
-    assert len(one.notes) == 1 and "1 boxes overhung by at most 1 pixel" in one.notes[0] and "a.xml object 3" in one.notes[0]
+    assert (
+        len(one.notes) == 1
+        and "1 boxes overhung by at most 1 pixel" in one.notes[0]
+        and "a.xml object 3" in one.notes[0]
+    )
 
 
 def test_overhang_by_more(box: tuple[float, ...] = (-3, 5, 20, 20)) -> None:
@@ -87,13 +97,19 @@ numbers = st.floats(width=64, allow_nan=True, allow_infinity=True) | st.floats(-
 
 
 @settings(deadline=None, max_examples=300)
-@given(box=st.tuples(numbers, numbers, numbers, numbers), policy=st.sampled_from(POLICIES), least=st.sampled_from([0.0, 1.0]))
+@given(
+    box=st.tuples(numbers, numbers, numbers, numbers),
+    policy=st.sampled_from(POLICIES),
+    least=st.sampled_from([0.0, 1.0]),
+)
 def test_whatever_passes_is_a_box_of_a_sample(box: tuple[float, ...], policy: BadBoxes, least: float) -> None:
     found, one = judge(list(box), policy, least)
     if found is None:
         assert len(one.errors) + len(one.notes) == 1
         return
-    Sample("a", "a.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), boxes=found[None], labels=np.zeros(1, np.int64))
+    Sample(
+        "a", "a.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), boxes=found[None], labels=np.zeros(1, np.int64)
+    )
     fault, overhang = box_fault(np.array(box), HEIGHT, WIDTH, least_side=least)
     assert fault is None and (policy == "clip" or overhang <= 1)
     assert np.abs(found - np.array(box)).max() <= overhang + 1e-5

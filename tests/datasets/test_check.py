@@ -36,7 +36,9 @@ class Samples:
     def __init__(self, *items: Sample | Exception) -> None:
         self.items, self.classes = items, CLASSES
         self.ids = [str(index) for index in range(len(items))]
-        self.paths = [item.path if isinstance(item, Sample) else f"bad{i}.jpg" for i, item in enumerate(items)]
+        self.paths = [
+            item.path if isinstance(item, Sample) else f"bad{i}.jpg" for i, item in enumerate(items)
+        ]
         self.notes = ["2 boxes dropped"]
         self.skipped: list[str] = []
 
@@ -61,7 +63,13 @@ def test_counts() -> None:
     mask[:50], mask[90:] = 1, 255
     report = check(
         Samples(
-            sample_of("a", [[0, 0, 10, 10], [0, 0, 50, 50]], [0, 1], difficult=np.array([True, False]), segmentation=mask),
+            sample_of(
+                "a",
+                [[0, 0, 10, 10], [0, 0, 50, 50]],
+                [0, 1],
+                difficult=np.array([True, False]),
+                segmentation=mask,
+            ),
             sample_of("b", [[0, 0, 200, 100]], [1], crowd=np.array([True])),
             sample_of("empty", [], []),
             sample_of("unlabelled", [], [], labelled=Labelled(), image=np.zeros((300, 60, 3), np.uint8)),
@@ -87,7 +95,15 @@ def test_counts() -> None:
     }
     assert report.warnings == ["no object of the class 'owl'"]
     text = printed(report)
-    for expected in ("good", "60 to 200 px, median 200", "3, 1 difficult, 1 crowds", "10.0 %", "66.7", "55.6", "2 boxes dropped"):
+    for expected in (
+        "good",
+        "60 to 200 px, median 200",
+        "3, 1 difficult, 1 crowds",
+        "10.0 %",
+        "66.7",
+        "55.6",
+        "2 boxes dropped",
+    ):
         assert expected in text
 
 
@@ -102,11 +118,19 @@ def test_every_bad_file_is_named_and_the_rest_still_read() -> None:
         progress=False,
     )
     assert not report.good
-    expected = ["bad0.jpg: cut short", "bad2.jpg: cannot identify image", "bad3.jpg: KeyError: 'a bug of the reader'"]
+    expected = [
+        "bad0.jpg: cut short",
+        "bad2.jpg: cannot identify image",
+        "bad3.jpg: KeyError: 'a bug of the reader'",
+    ]
     assert report.problems == expected
     assert report.counts["read"] == 1 and report.objects["cat"] == 1
     text = printed(report)
-    assert "3 problems" in text and "4, 3 unreadable" in text and all(problem in text for problem in report.problems)
+    assert (
+        "3 problems" in text
+        and "4, 3 unreadable" in text
+        and all(problem in text for problem in report.problems)
+    )
 
 
 def test_ids_without_a_name() -> None:
@@ -129,7 +153,9 @@ def test_a_set_that_cannot_be_opened() -> None:
     faults = [f"{number}.xml: bad" for number in range(50)]
     report = failed(DataFaults("50 problems", faults), name="train")
     assert report.problems == faults and not report.good
-    assert all(fault in printed(report) for fault in faults)  # the exception's own text has the first ones only
+    assert all(
+        fault in printed(report) for fault in faults
+    )  # the exception's own text has the first ones only
     assert failed(ValueError("no such folder")).problems == ["no such folder"]
     text = printed(failed(ValueError("no such [folder]")))
     assert "1 problem\n" in text and "no such [folder]" in text
@@ -140,7 +166,9 @@ def test_a_folder_with_broken_files(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     for name in ("good", "cut", "value"):
         cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.full((20, 30, 3), 90, np.uint8))
-        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), np.full((20, 30), 7 if name == "value" else 1, np.uint8))
+        cv2.imwrite(
+            str(tmp_path / "masks" / f"{name}.png"), np.full((20, 30), 7 if name == "value" else 1, np.uint8)
+        )
     cut = tmp_path / "images" / "cut.png"
     cut.write_bytes(cut.read_bytes()[:60])
     folders = {"root": str(tmp_path), "images": "images", "masks": "masks"}
@@ -152,7 +180,9 @@ def test_a_folder_with_broken_files(tmp_path: Path) -> None:
 
 def test_real_blood_cells(capsys: pytest.CaptureFixture[str]) -> None:
     root = shared("bccd")
-    dataset = load_dataset({"format": "voc", "root": str(root), "split": "test", "classes": ["RBC", "WBC", "Platelets"]})
+    dataset = load_dataset(
+        {"format": "voc", "root": str(root), "split": "test", "classes": ["RBC", "WBC", "Platelets"]}
+    )
     report = check(dataset)
     assert report.good and report.counts["images"] == 72
     assert sum(report.objects.values()) == report.counts["objects"] == 945

@@ -144,7 +144,9 @@ def test_flipped_bytes_never_end_in_another_error(tmp_path: Path, suffix: str) -
             image = read_image(path)
         except ValueError as error:
             assert str(path) in str(error)
-        except UserWarning as warning:  # Pillow warns of odd EXIF blocks, and the test run makes errors of warnings
+        except (
+            UserWarning
+        ) as warning:  # Pillow warns of odd EXIF blocks, and the test run makes errors of warnings
             assert "EXIF" in str(warning) or "corrupt" in str(warning).lower()
         else:
             assert image.dtype == np.uint8 and image.shape[2] == 3
@@ -199,9 +201,13 @@ def test_masks_of_the_wrong_kind(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "rgb.png")
     Image.fromarray(picture()[..., 0]).save(tmp_path / "grey.png")
     Image.fromarray(picture()[..., 0]).save(tmp_path / "lossy.jpg")
-    with pytest.raises(ValueError, match=r"rgb\.png: expected a mask with one value a pixel .* RGB; .*mask_colours"):
+    with pytest.raises(
+        ValueError, match=r"rgb\.png: expected a mask with one value a pixel .* RGB; .*mask_colours"
+    ):
         read_index_mask(tmp_path / "rgb.png")
-    with pytest.raises(ValueError, match=r"grey\.png: expected a mask painted in RGB colours, but its pixels are L"):
+    with pytest.raises(
+        ValueError, match=r"grey\.png: expected a mask painted in RGB colours, but its pixels are L"
+    ):
         read_colour_mask(tmp_path / "grey.png")
     for read in (read_index_mask, read_colour_mask):
         with pytest.raises(ValueError, match=r"lossy\.jpg: a JPEG cannot hold a mask"):

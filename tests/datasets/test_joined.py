@@ -15,9 +15,13 @@ from vistasks.types import IGNORE_INDEX, ClassNames, Labelled, Sample
 
 
 class Memory:
-    """A data set in memory: one object of each detection class, a mask with one pixel of each class and one ignored."""
+    """A data set in memory: one object of each detection class, a mask with one pixel of each class and one
+    ignored.
+    """
 
-    def __init__(self, ids: list[str], detection: tuple[str, ...] = (), segmentation: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, ids: list[str], detection: tuple[str, ...] = (), segmentation: tuple[str, ...] = ()
+    ) -> None:
         self.classes, self.ids = ClassNames(detection, segmentation), ids
         self.paths = [f"/data/{image_id}.png" for image_id in ids]
         self.notes = [f"{len(ids)} read"]
@@ -61,10 +65,16 @@ def test_every_id_keeps_its_name(parts: list[tuple[tuple[str, ...], tuple[str, .
     for index in range(len(joined)):
         source = sets[index // 2]
         sample, inner, annotation = joined[index], source[index % 2], joined.annotation(index)
-        assert [joined.classes.detection[i] for i in sample.labels] == [source.classes.detection[i] for i in inner.labels]
+        assert [joined.classes.detection[i] for i in sample.labels] == [
+            source.classes.detection[i] for i in inner.labels
+        ]
         assert np.array_equal(annotation.labels, sample.labels) and annotation.labelled == sample.labelled
-        assert {joined.classes.detection[i] for i in sample.labelled.detection} == set(source.classes.detection)
-        assert {joined.classes.segmentation[i] for i in sample.labelled.segmentation} == set(source.classes.segmentation)
+        assert {joined.classes.detection[i] for i in sample.labelled.detection} == set(
+            source.classes.detection
+        )
+        assert {joined.classes.segmentation[i] for i in sample.labelled.segmentation} == set(
+            source.classes.segmentation
+        )
         if inner.segmentation is None:
             assert sample.segmentation is None
         else:
@@ -90,14 +100,22 @@ def test_given_classes_are_kept_in_their_order() -> None:
 def test_a_class_that_the_model_lacks_shows_both_lists(task: str) -> None:
     given = ClassNames(("dog",), ("dog",))
     data = Memory(["a"], ("dog", "cat")) if task == "detection" else Memory(["a"], (), ("dog", "cat"))
-    expected = rf"{task}: the data has 1 classes that the model lacks: cat\. The data's: dog, cat; the model's: dog"
+    expected = (
+        rf"{task}: the data has 1 classes that the model lacks: cat\. The data's: dog, cat; the model's: dog"
+    )
     with pytest.raises(ValueError, match=expected):
         JoinedDataset([data], given)
     with pytest.raises(ValueError, match="the model's: none"):
         JoinedDataset([data], ClassNames())
 
 
-@given(st.lists(st.lists(st.sampled_from(["a", "b", "0/a", "1/a", "0/0/a"]), unique=True, min_size=1), min_size=1, max_size=3))
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "0/a", "1/a", "0/0/a"]), unique=True, min_size=1),
+        min_size=1,
+        max_size=3,
+    )
+)
 def test_image_ids_are_unique(ids: list[list[str]]) -> None:
     joined = JoinedDataset([Memory(part) for part in ids])
     assert len(set(joined.ids)) == len(joined) == sum(map(len, ids))

@@ -33,7 +33,9 @@ def has(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
     return int((picture == colour).all(axis=-1).sum())
 
 
-@pytest.mark.parametrize(("count", "columns", "shape"), [(1, None, (1, 1)), (5, 2, (3, 2)), (2, 4, (1, 2)), (12, 3, (4, 3))])
+@pytest.mark.parametrize(
+    ("count", "columns", "shape"), [(1, None, (1, 1)), (5, 2, (3, 2)), (2, 4, (1, 2)), (12, 3, (4, 3))]
+)
 def test_size_and_places(count: int, columns: int | None, shape: tuple[int, int]) -> None:
     samples = [sample_of(image=np.full((100, 120, 3), 100 + index, np.uint8)) for index in range(count)]
     sheet = contact_sheet(samples, CLASSES, cell=CELL, columns=columns)
@@ -54,7 +56,9 @@ def test_difficult_and_crowd_boxes_are_dashed() -> None:
     dog = class_colours(["cat", "dog"])[1]
     plain = has(cell_of(contact_sheet([sample_of()], CLASSES, cell=CELL))[40:], dog)
     for flag in ("difficult", "crowd"):
-        dashed = has(cell_of(contact_sheet([sample_of(**{flag: np.array([True])})], CLASSES, cell=CELL))[40:], dog)
+        dashed = has(
+            cell_of(contact_sheet([sample_of(**{flag: np.array([True])})], CLASSES, cell=CELL))[40:], dog
+        )
         assert 0.3 * plain < dashed < 0.75 * plain
 
 
@@ -76,7 +80,9 @@ def test_the_best_proposals_only() -> None:
 
 
 def test_scaled_to_the_cell_in_the_right_shape() -> None:
-    wide = sample_of(image=np.full((100, 400, 3), 200, np.uint8), boxes=np.array([[0, 0, 400, 100]], np.float32))
+    wide = sample_of(
+        image=np.full((100, 400, 3), 200, np.uint8), boxes=np.array([[0, 0, 400, 100]], np.float32)
+    )
     picture = cell_of(contact_sheet([wide], CLASSES, cell=CELL))
     rows = np.flatnonzero((picture == class_colours(["cat", "dog"])[1]).all(axis=-1).any(axis=1))
     assert abs(rows.min() - 35) <= 2 and abs(rows.max() - 65) <= 2
@@ -93,5 +99,7 @@ def test_errors() -> None:
         contact_sheet([], CLASSES)
     with pytest.raises(ValueError, match=r"photo.jpg: the class id 5, but only 2 classes have a name"):
         contact_sheet([sample_of(labels=np.array([5]))], CLASSES)
-    with pytest.raises(ValueError, match=r"photo.jpg: the mask has the class id 9, but only 2 classes have a name"):
+    with pytest.raises(
+        ValueError, match=r"photo.jpg: the mask has the class id 9, but only 2 classes have a name"
+    ):
         contact_sheet([sample_of(segmentation=np.full((100, 120), 9, np.uint8))], CLASSES)

@@ -13,7 +13,10 @@ from PIL import Image
 
 from vistasks.drawing.curves import save_curves
 
-STEPS = [{"step": s, "epoch": 0, "lr": 1e-3 / s, "detection/box": 1.0 / s, "segmentation/ce": 2.0 / s} for s in range(1, 9)]
+STEPS = [
+    {"step": s, "epoch": 0, "lr": 1e-3 / s, "detection/box": 1.0 / s, "segmentation/ce": 2.0 / s}
+    for s in range(1, 9)
+]
 EVALUATIONS = [
     {"step": 4, "epoch": 1, "evaluation": {"AP": 0.2, "mIoU": None}},
     {"step": 8, "epoch": 2, "evaluation": {"AP": 0.4, "mIoU": 0.5}},
@@ -37,13 +40,18 @@ def test_the_picture_shows_the_curves(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("lines", [[], STEPS, EVALUATIONS, STEPS[:1]], ids=["none", "steps", "evaluations", "one step"])
+@pytest.mark.parametrize(
+    "lines", [[], STEPS, EVALUATIONS, STEPS[:1]], ids=["none", "steps", "evaluations", "one step"]
+)
 def test_a_run_without_some_of_it_is_drawn_too(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
     assert drawn(tmp_path, lines, tail="\n").shape[2] == 3
 
 
 def test_terms_that_come_later_and_zero_losses(tmp_path: Path) -> None:
-    late = [{"step": 9, "epoch": 1, "lr": 1e-3, "detection/box": 0.0}, {"step": 10, "epoch": 1, "lr": 1e-3, "x/new": 1.0}]
+    late = [
+        {"step": 9, "epoch": 1, "lr": 1e-3, "detection/box": 0.0},
+        {"step": 10, "epoch": 1, "lr": 1e-3, "x/new": 1.0},
+    ]
     assert drawn(tmp_path, [*STEPS, *late]).shape[2] == 3
     assert drawn(tmp_path, [{"step": 1, "epoch": 0, "lr": 0.0, "detection/box": 0.0}]).shape[2] == 3
 

@@ -65,7 +65,9 @@ def test_names_stay_inside_the_picture(box: tuple[float, float, float, float]) -
         return np.ptp(np.argwhere((with_name != without).any(axis=2)), axis=0) + 1
 
     unhindered = extent((60, 60, 70, 70))
-    assert (extent(box) >= unhindered - 5).all(), "the name is cut off at the border"  # its edge may lie on the box's line
+    assert (extent(box) >= unhindered - 5).all(), (
+        "the name is cut off at the border"
+    )  # its edge may lie on the box's line
 
 
 def test_lines_grow_with_the_picture() -> None:
@@ -99,7 +101,9 @@ def test_a_class_has_one_colour_in_boxes_and_map_and_it_can_be_chosen() -> None:
     image = np.zeros((200, 200, 3), dtype=np.uint8)
     labels = np.zeros(image.shape[:2], dtype=np.uint8)
     labels[100:, :] = 1
-    found = Detections(np.array([[20, 20, 80, 80]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",))
+    found = Detections(
+        np.array([[20, 20, 80, 80]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",)
+    )
     prediction = Prediction(found, SegmentationMap(labels, ("background", "cat")))
     drawn = draw(image, prediction, labels=False, legend=False)
     assert np.abs(drawn[50, 20] * OPACITY - drawn[150, 150]).max() <= 1

@@ -7,13 +7,23 @@ from vistasks.types import ClassNames
 
 
 def test_names_get_the_strongest_colours_in_their_order() -> None:
-    assert class_colours(["cat", "background", "dog", "cat"]) == [class_colour(0), BACKGROUND, class_colour(1), class_colour(0)]
+    assert class_colours(["cat", "background", "dog", "cat"]) == [
+        class_colour(0),
+        BACKGROUND,
+        class_colour(1),
+        class_colour(0),
+    ]
     assert class_colours(["cat"]) == class_colours(["cat", "dog"])[:1]
 
 
 def test_a_name_has_one_colour_in_both_tasks() -> None:
     colours = model_colours(ClassNames(("cat", "dog"), ("background", "dog", "sky")))
-    assert colours == {"cat": class_colour(0), "dog": class_colour(1), "background": BACKGROUND, "sky": class_colour(2)}
+    assert colours == {
+        "cat": class_colour(0),
+        "dog": class_colour(1),
+        "background": BACKGROUND,
+        "sky": class_colour(2),
+    }
 
 
 def test_ids_go_round_the_palette_in_shades() -> None:

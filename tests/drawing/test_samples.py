@@ -16,12 +16,18 @@ def _pair(number: int, *, boxes: bool = True, mask: bool = True) -> tuple[Predic
     image = np.full((120, 160, 3), 90, np.uint8)
     box, truth = np.array([[20, 20, 80, 80]], np.float32), np.zeros((120, 160), np.uint8)
     sample = Sample(str(number), f"{number}.png", image, box, np.array([0]), segmentation=truth)
-    found = Detections(np.tile(box + 40, (2, 1)), np.array([0.9, 0.1], np.float32), np.array([0, 0]), CLASSES.detection)
-    return Prediction(found if boxes else None, SegmentationMap(truth + 1, CLASSES.segmentation) if mask else None), sample
+    found = Detections(
+        np.tile(box + 40, (2, 1)), np.array([0.9, 0.1], np.float32), np.array([0, 0]), CLASSES.detection
+    )
+    return Prediction(
+        found if boxes else None, SegmentationMap(truth + 1, CLASSES.segmentation) if mask else None
+    ), sample
 
 
 def _halves(sheet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return sheet[PANEL, GAP // 2 : GAP // 2 + WIDTH], sheet[PANEL, WIDTH + 3 * GAP // 2 : 2 * WIDTH + 3 * GAP // 2]
+    return sheet[PANEL, GAP // 2 : GAP // 2 + WIDTH], sheet[
+        PANEL, WIDTH + 3 * GAP // 2 : 2 * WIDTH + 3 * GAP // 2
+    ]
 
 
 @pytest.mark.parametrize("boxes, mask", [(True, True), (True, False), (False, True)])

@@ -107,16 +107,22 @@ def in_graph(model: MultiTaskModel) -> set[str]:
 
 
 def check_absent_task(model: MultiTaskModel, reached: set[str]) -> None:
-    """A batch that labels nothing adds exactly 0, yet reaches the same parameters (distributed training waits for them)."""
+    """A batch that labels nothing adds exactly 0, yet reaches the same parameters (distributed training waits
+    for them).
+    """
     model.train()
     model.zero_grad()
     terms = model.loss(unlabelled(scene()))
     for name, value in terms.items():
         assert value.item() == 0, f"the loss term {name} is {value.item()} where nothing is labelled"
     torch.stack(list(terms.values())).sum().backward()
-    assert in_graph(model) == reached, f"not in the graph where nothing is labelled: {sorted(reached - in_graph(model))}"
+    assert in_graph(model) == reached, (
+        f"not in the graph where nothing is labelled: {sorted(reached - in_graph(model))}"
+    )
     for name, parameter in model.named_parameters():
-        assert parameter.grad is None or not parameter.grad.any(), f"{name} has a gradient where nothing is labelled"
+        assert parameter.grad is None or not parameter.grad.any(), (
+            f"{name} has a gradient where nothing is labelled"
+        )
 
 
 def check_without_proposals(model: MultiTaskModel, reached: set[str]) -> None:
@@ -128,7 +134,9 @@ def check_without_proposals(model: MultiTaskModel, reached: set[str]) -> None:
     total = torch.stack(list(model.loss(batch).values())).sum()
     assert bool(torch.isfinite(total)), "the loss is not finite without proposals and objects"
     total.backward()
-    assert in_graph(model) == reached, f"not in the graph without proposals: {sorted(reached - in_graph(model))}"
+    assert in_graph(model) == reached, (
+        f"not in the graph without proposals: {sorted(reached - in_graph(model))}"
+    )
     model.eval()
     assert len(model.predict(batch)) == 2, "predict does not give one prediction an image without proposals"
 
@@ -145,7 +153,9 @@ def check_prediction(model: MultiTaskModel, task: str) -> None:
 
 def _check_map(found: SegmentationMap | None, height: int, width: int) -> None:
     assert isinstance(found, SegmentationMap), f"predict gives {type(found).__name__}, not SegmentationMap"
-    assert found.labels.shape == (height, width), f"the map is {found.labels.shape}, the original image {(height, width)}"
+    assert found.labels.shape == (height, width), (
+        f"the map is {found.labels.shape}, the original image {(height, width)}"
+    )
     assert found.labels.dtype == np.uint8, f"the map is {found.labels.dtype}, not uint8"
     assert found.labels.max() < len(CLASSES), f"the map has class {found.labels.max()} of {len(CLASSES)}"
     assert found.names == CLASSES, f"the map's names are {found.names}"
@@ -156,9 +166,13 @@ def _check_detections(found: Detections | None, height: int, width: int) -> None
     count = len(found.boxes)
     assert found.boxes.shape == (count, 4), f"boxes are {found.boxes.shape}"
     assert found.boxes.dtype == np.float32, f"boxes are {found.boxes.dtype}"
-    assert found.scores.shape == (count,) and found.labels.shape == (count,), "scores and labels do not fit the boxes"
+    assert found.scores.shape == (count,) and found.labels.shape == (count,), (
+        "scores and labels do not fit the boxes"
+    )
     assert (np.diff(found.scores) <= 0).all(), "the detections are not best first"
-    assert count == 0 or (found.labels.min() >= 0 and found.labels.max() < len(CLASSES)), "a label is no class"
+    assert count == 0 or (found.labels.min() >= 0 and found.labels.max() < len(CLASSES)), (
+        "a label is no class"
+    )
     x1, y1, x2, y2 = found.boxes.T
     inside = (x1 >= 0) & (y1 >= 0) & (x2 <= width + 1e-3) & (y2 <= height + 1e-3) & (x2 > x1) & (y2 > y1)
     assert inside.all(), f"the box {found.boxes[~inside][:1]} is not inside the {width}x{height} original"
@@ -171,5 +185,9 @@ def check_batch_equals_single(model: MultiTaskModel, task: str) -> None:
         same = (both.segmentation.labels == first.segmentation.labels).mean()
         assert same > 0.999, f"an image alone gives another map than in a batch ({same:.1%} equal)"
     else:
-        assert np.allclose(both.detections.boxes, first.detections.boxes, atol=1e-2), "an image alone gives other boxes"
-        assert np.allclose(both.detections.scores, first.detections.scores, atol=1e-4), "an image alone gives other scores"
+        assert np.allclose(both.detections.boxes, first.detections.boxes, atol=1e-2), (
+            "an image alone gives other boxes"
+        )
+        assert np.allclose(both.detections.scores, first.detections.scores, atol=1e-4), (
+            "an image alone gives other scores"
+        )

@@ -53,7 +53,9 @@ def test_the_gate_of_lr_aspp_scales_every_pixel_alike() -> None:
 
 @pytest.mark.parametrize("name", ["aspp", "lr_aspp"])
 def test_a_skip_that_is_not_above_the_pyramid_is_an_error(name: str) -> None:
-    with pytest.raises(TrunkMismatch, match=f"{name} needs the skip at a smaller stride .*; received skip 16, stride 16"):
+    with pytest.raises(
+        TrunkMismatch, match=f"{name} needs the skip at a smaller stride .*; received skip 16, stride 16"
+    ):
         build(name, stride=16, skip=16)
     with pytest.raises(TrunkMismatch, match=f"{name} needs maps at strides 32, 2, but the trunk 'trunk' has"):
         build(name, skip=2)

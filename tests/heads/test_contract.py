@@ -24,7 +24,9 @@ def names(registry: Registry) -> list[str]:
 
 def build(name: str, **options: object) -> tuple[Head, nn.Module]:
     backbone, trunk = small_trunk()
-    return HEADS.build({"name": name, **options}, where="head", given={"trunk": trunk, "classes": CLASSES}), backbone
+    return HEADS.build(
+        {"name": name, **options}, where="head", given={"trunk": trunk, "classes": CLASSES}
+    ), backbone
 
 
 @pytest.mark.parametrize("name", names(HEADS))
@@ -47,7 +49,11 @@ def test_contract_of_the_warping_detector() -> None:
         {"sampling": {"hard": 3, "box_iou": 0.6}, "regress_from": "pooled", "class_agnostic": True},
         {"rpn": {"stride": [16], "scales": [1, 2], "keep": 50}},
         {"rpn": {"stride": [8], "before_nms": 20}, "roi": "warp", "warp": {"crop": 64, "context": 4}},
-        {"refine": {"foreground_iou": [0.6], "keep": 2}, "class_agnostic": True, "decoding": {"soft_nms": 0.5}},
+        {
+            "refine": {"foreground_iou": [0.6], "keep": 2},
+            "class_agnostic": True,
+            "decoding": {"soft_nms": 0.5},
+        },
     ],
     ids=lambda options: " ".join(options),
 )
@@ -79,7 +85,11 @@ class _Wrong(SegmentationHead):
     def loss(self, features: Features, batch: Batch, encode: Encoder) -> dict[str, torch.Tensor]:
         if self.fault == "shape":  # so that the loss runs, and only the map is wrong
             batch = replace(batch, segmentation=batch.segmentation[:, ::2])
-            return {"cross_entropy": nn.functional.cross_entropy(self(features, (64, 96)), batch.segmentation, ignore_index=255)}
+            return {
+                "cross_entropy": nn.functional.cross_entropy(
+                    self(features, (64, 96)), batch.segmentation, ignore_index=255
+                )
+            }
         terms = super().loss(features, batch, encode)
         if self.fault == "constant":
             terms["more"] = terms["cross_entropy"] * 0 + 1
@@ -88,7 +98,10 @@ class _Wrong(SegmentationHead):
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> list[SegmentationMap]:
         maps = super().predict(features, batch, encode)
         if self.fault == "padded":
-            return [SegmentationMap(self(features, (64, 96))[0].argmax(0).to(torch.uint8).numpy(), self.classes) for _ in maps]
+            return [
+                SegmentationMap(self(features, (64, 96))[0].argmax(0).to(torch.uint8).numpy(), self.classes)
+                for _ in maps
+            ]
         return maps
 
 

@@ -5,7 +5,9 @@ import torch
 
 from vistasks.heads.region_decoding import Decoding, select_detections, soft_nms, vote
 
-BOXES = torch.tensor([[0.0, 0, 10, 10], [1.0, 0, 11, 10], [50.0, 50, 60, 60]])[:, None]  # (R, 1, 4): class-agnostic
+BOXES = torch.tensor([[0.0, 0, 10, 10], [1.0, 0, 11, 10], [50.0, 50, 60, 60]])[
+    :, None
+]  # (R, 1, 4): class-agnostic
 SCORES = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.02, 0.9, 0.08]])  # two classes and the background
 
 
@@ -20,21 +22,29 @@ def test_duplicates_within_a_class_or_over_all() -> None:
 
 def test_soft_nms_lowers_what_nms_drops() -> None:
     boxes = BOXES[:, 0]
-    kept, left = soft_nms(boxes, torch.tensor([0.9, 0.8, 0.3]), torch.zeros(3), sigma=0.5, threshold=0.05, count=9)
+    kept, left = soft_nms(
+        boxes, torch.tensor([0.9, 0.8, 0.3]), torch.zeros(3), sigma=0.5, threshold=0.05, count=9
+    )
     overlap = 90 / 110
     assert kept.tolist() == [0, 2, 1]  # the second falls behind the third
     expected = 0.8 * torch.exp(torch.tensor(-(overlap**2) / 0.5))
     assert left.tolist() == pytest.approx([0.9, 0.3, float(expected)])
     other = torch.tensor([0, 1, 1])
-    assert soft_nms(boxes, torch.tensor([0.9, 0.8, 0.3]), other, 0.5, 0.05, 9)[1].tolist() == pytest.approx([0.9, 0.8, 0.3])
+    assert soft_nms(boxes, torch.tensor([0.9, 0.8, 0.3]), other, 0.5, 0.05, 9)[1].tolist() == pytest.approx(
+        [0.9, 0.8, 0.3]
+    )
     assert soft_nms(boxes, torch.tensor([0.9, 0.8, 0.3]), other, 0.5, 0.5, 9)[0].tolist() == [0, 1]
 
 
 def test_voting_is_the_mean_by_score_of_the_classes_own() -> None:
     boxes = BOXES[:, 0]
-    found = vote(boxes[:1], torch.tensor([0]), boxes, torch.tensor([0, 0, 0]), torch.tensor([0.6, 0.2, 0.9]), 0.5)
+    found = vote(
+        boxes[:1], torch.tensor([0]), boxes, torch.tensor([0, 0, 0]), torch.tensor([0.6, 0.2, 0.9]), 0.5
+    )
     assert found[0].tolist() == pytest.approx([0.25, 0, 10.25, 10])
-    found = vote(boxes[:1], torch.tensor([0]), boxes, torch.tensor([0, 1, 0]), torch.tensor([0.6, 0.2, 0.9]), 0.5)
+    found = vote(
+        boxes[:1], torch.tensor([0]), boxes, torch.tensor([0, 1, 0]), torch.tensor([0.6, 0.2, 0.9]), 0.5
+    )
     assert found[0].tolist() == boxes[0].tolist()
 
 

@@ -58,7 +58,9 @@ def test_a_regions_size_picks_its_level() -> None:
 
 
 def test_levels_of_different_width_need_a_reduction() -> None:
-    with pytest.raises(ValueError, match=r"have 4 at 8, 6 at 16; add a neck such as fpn, or set align\.reduce"):
+    with pytest.raises(
+        ValueError, match=r"have 4 at 8, 6 at 16; add a neck such as fpn, or set align\.reduce"
+    ):
         AlignedRegions(trunk=TRUNK, strides=[8, 16], size=2, reduce=None)
     assert AlignedRegions(trunk=TRUNK, strides=[8, 16], size=2, reduce=3).channels == 3
 
@@ -70,7 +72,9 @@ def test_pooling_takes_the_maximum() -> None:
 
 
 def test_a_stride_that_the_trunk_lacks() -> None:
-    with pytest.raises(TrunkMismatch, match="needs maps at strides 4, but the trunk 'trunk' has strides 8, 16"):
+    with pytest.raises(
+        TrunkMismatch, match="needs maps at strides 4, but the trunk 'trunk' has strides 8, 16"
+    ):
         AlignedRegions(trunk=TRUNK, strides=[4], size=7, reduce=None)
 
 
@@ -104,7 +108,8 @@ def test_warping_is_in_the_order_of_the_regions_and_in_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("crop", "context", "message"), [(100, 0, "use 96 or 112"), (32, 16, "less than half"), (32, -1, "from 0")]
+    ("crop", "context", "message"),
+    [(100, 0, "use 96 or 112"), (32, 16, "less than half"), (32, -1, "from 0")],
 )
 def test_impossible_crops(crop: int, context: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):

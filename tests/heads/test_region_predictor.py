@@ -15,7 +15,9 @@ LABELS = torch.tensor([1, 0, 2])  # 2: background
 
 
 def predictor(*, class_agnostic: bool = False, stage: int = 0) -> RegionPredictor:
-    return RegionPredictor(inputs=8, hidden=[4], classes=2, dropout=0, class_agnostic=class_agnostic, stage=stage)
+    return RegionPredictor(
+        inputs=8, hidden=[4], classes=2, dropout=0, class_agnostic=class_agnostic, stage=stage
+    )
 
 
 @pytest.mark.parametrize("kind", ["smooth_l1", "giou", "ciou"])
@@ -55,7 +57,9 @@ def test_the_hardest_regions_are_those_of_the_greatest_loss() -> None:
 
 
 def test_boxes_from_the_pooled_features() -> None:
-    layers = RegionPredictor(inputs=8, hidden=[4], classes=2, dropout=0, class_agnostic=False, regress_from="pooled")
+    layers = RegionPredictor(
+        inputs=8, hidden=[4], classes=2, dropout=0, class_agnostic=False, regress_from="pooled"
+    )
     assert layers.regress.in_features == 8 and layers.classify.in_features == 4
     assert layers(torch.rand(3, 2, 2, 2))[1].shape == (3, 2, 4)
 

@@ -29,7 +29,9 @@ def features() -> Features:
 def test_anchors_are_torchvisions_but_for_rounding_and_half_a_cell() -> None:
     peer = AnchorGenerator(sizes=((64, 128),), aspect_ratios=((0.5, 1.0, 2.0),))
     images = ImageList(torch.zeros(1, 3, 64, 96), [(64, 96)])
-    expected = peer(images, [torch.zeros(1, 4, 4, 6)])[0]  # ratio before size, from the corner of a cell, rounded
+    expected = peer(images, [torch.zeros(1, 4, 4, 6)])[
+        0
+    ]  # ratio before size, from the corner of a cell, rounded
     found = network().anchors(16, 4, 6)
     wide = network(scales=(4.0, 8.0)).anchors(16, 4, 6)
     order = [0, 2, 4, 1, 3, 5]
@@ -46,7 +48,9 @@ def test_the_best_anchor_of_each_object_is_foreground_and_the_bands_are_kept() -
     assert set(match.tolist()) == {0, 1}
     best = overlap.max(dim=1).values
     assert (best[negative] < 0.3).all() and not set(positive.tolist()) & set(negative.tolist())
-    assert all((overlap[p, m] >= 0.7) or overlap[p, m] == overlap[:, m].max() for p, m in zip(positive, match))
+    assert all(
+        (overlap[p, m] >= 0.7) or overlap[p, m] == overlap[:, m].max() for p, m in zip(positive, match)
+    )
     crowd = replace(batch, ignored=(torch.tensor([[0.0, 0, 96, 64]]),) * 2)
     assert len(rpn._drawn(anchors, crowd, 1)[1]) < len(rpn._drawn(anchors, batch, 1)[1])
     partly = replace(batch, detection_labelled=torch.tensor([[True, False, True]] * 2))
@@ -66,12 +70,17 @@ def test_exact_deltas_give_the_objects_and_cost_nothing() -> None:
     sure = [torch.stack([part, torch.full_like(part, -9.0)]) for part in foreground.split(counts)]
     found = rpn.propose(Judged(sure, exact, anchors), batch)
     assert (box_iou(batch.boxes[0], found[0][:4]).max(dim=1).values > 0.99).all() and len(found[1]) <= 30
-    assert rpn.loss(Judged(sure, exact, anchors), batch)["rpn_box"] < 1e-6 < rpn.loss(judged, batch)["rpn_box"]
+    assert (
+        rpn.loss(Judged(sure, exact, anchors), batch)["rpn_box"] < 1e-6 < rpn.loss(judged, batch)["rpn_box"]
+    )
 
 
 def test_it_learns_where_the_objects_are() -> None:
     torch.manual_seed(0)
-    rpn, batch = RegionProposals(trunk=Trunk("wide", {8: 64}, {}), options=Rpn(stride=[8], scales=(4.0,))), scene()
+    rpn, batch = (
+        RegionProposals(trunk=Trunk("wide", {8: 64}, {}), options=Rpn(stride=[8], scales=(4.0,))),
+        scene(),
+    )
     maps = Features({8: torch.randn(2, 64, 8, 12)})
     optimizer = torch.optim.Adam(rpn.parameters(), lr=0.01)
     for _ in range(80):

@@ -26,7 +26,9 @@ def random_boxes(count: int, seed: int) -> torch.Tensor:
 def test_keeps_its_bounds(objects: int, proposals: int, seed: int, per_image: int) -> None:
     boxes, labels = random_boxes(objects, seed), torch.arange(objects) % BACKGROUND
     sampling = RegionSampling(per_image=per_image, foreground_fraction=0.25)
-    found = sample_regions(random_boxes(proposals, seed + 7), boxes, labels, NONE, background=BACKGROUND, sampling=sampling)
+    found = sample_regions(
+        random_boxes(proposals, seed + 7), boxes, labels, NONE, background=BACKGROUND, sampling=sampling
+    )
     foreground = found.labels < BACKGROUND
     assert len(found.boxes) == len(found.labels) == len(found.matched) <= per_image
     assert foreground.sum() <= per_image * 0.25
@@ -42,12 +44,16 @@ def test_ground_truth_joins_the_proposals() -> None:
     arguments = (random_boxes(0, 0), boxes, torch.tensor([1]), NONE)
     found = sample_regions(*arguments, background=BACKGROUND, sampling=RegionSampling())
     assert found.boxes.tolist() == boxes.tolist() and found.labels.tolist() == [1]
-    without = sample_regions(*arguments, background=BACKGROUND, sampling=RegionSampling(add_ground_truth=False))
+    without = sample_regions(
+        *arguments, background=BACKGROUND, sampling=RegionSampling(add_ground_truth=False)
+    )
     assert len(without.boxes) == 0
 
 
 def test_an_image_without_objects_teaches_background() -> None:
-    found = sample_regions(random_boxes(30, 0), NONE, NO_LABEL, NONE, background=BACKGROUND, sampling=RegionSampling())
+    found = sample_regions(
+        random_boxes(30, 0), NONE, NO_LABEL, NONE, background=BACKGROUND, sampling=RegionSampling()
+    )
     assert found.labels.tolist() == [BACKGROUND] * 30
 
 
@@ -71,7 +77,8 @@ def test_ignored_areas_are_neither_background_nor_foreground() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"per_image": "many"}, {"per_image": 0}, {"foreground_fraction": 1.5}, {"background_iou": (-1, 0)}]
+    "wrong",
+    [{"per_image": "many"}, {"per_image": 0}, {"foreground_fraction": 1.5}, {"background_iou": (-1, 0)}],
 )
 def test_the_options_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -85,20 +92,29 @@ def test_balanced_sampling_gives_each_object_its_share() -> None:
     sampling = RegionSampling(per_image=16, foreground_fraction=1, balance=True, add_ground_truth=False)
     assert sample_regions(*arguments, background=BACKGROUND, sampling=sampling).labels.tolist().count(1) == 8
     few = RegionSampling(per_image=60, foreground_fraction=1, balance=True, add_ground_truth=False)
-    assert sample_regions(*arguments, background=BACKGROUND, sampling=few).labels.tolist().count(1) == 10  # all there are
+    assert (
+        sample_regions(*arguments, background=BACKGROUND, sampling=few).labels.tolist().count(1) == 10
+    )  # all there are
 
 
 def test_balanced_sampling_gives_each_overlap_its_share() -> None:
     boxes = torch.tensor([[0.0, 0, 100, 100]])
-    far, near = torch.tensor([[90.0, 0, 190, 100]]).repeat(200, 1), torch.tensor([[40.0, 0, 140, 100]]).repeat(20, 1)
+    far, near = (
+        torch.tensor([[90.0, 0, 190, 100]]).repeat(200, 1),
+        torch.tensor([[40.0, 0, 140, 100]]).repeat(20, 1),
+    )
     sampling = RegionSampling(per_image=20, foreground_fraction=0, background_iou=(0.0, 0.5), balance=True)
-    found = sample_regions(torch.cat([far, near]), boxes, torch.tensor([0]), NONE, background=BACKGROUND, sampling=sampling)
+    found = sample_regions(
+        torch.cat([far, near]), boxes, torch.tensor([0]), NONE, background=BACKGROUND, sampling=sampling
+    )
     assert (found.boxes[:, 0] == 40).sum() == 10
 
 
 def test_shaken_objects_join_the_proposals() -> None:
     boxes = torch.tensor([[10.0, 10, 50, 30]])
-    sampling = RegionSampling(per_image=200, foreground_fraction=1, jitter=100, jitter_strength=0.2, add_ground_truth=False)
+    sampling = RegionSampling(
+        per_image=200, foreground_fraction=1, jitter=100, jitter_strength=0.2, add_ground_truth=False
+    )
     found = sample_regions(NONE, boxes, torch.tensor([2]), NONE, background=BACKGROUND, sampling=sampling)
     assert len(found.boxes) == 100 and not found.boxes.eq(boxes).all(dim=1).any()
     assert ((found.boxes - boxes).abs() <= torch.tensor([8.0, 4, 8, 4]) + 1e-4).all()

@@ -23,7 +23,9 @@ def test_upsampling_starts_as_bilinear_interpolation(factor: int) -> None:
     maps = torch.randn(1, 3, 6, 7)
     found = bilinear_upsampling(3, factor)(maps)
     expected = functional.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
-    inner = slice(factor, -factor)  # at the border the transposed convolution fades to 0, interpolation repeats the edge
+    inner = slice(
+        factor, -factor
+    )  # at the border the transposed convolution fades to 0, interpolation repeats the edge
     torch.testing.assert_close(found[..., inner, inner], expected[..., inner, inner])
 
 
@@ -81,7 +83,9 @@ def test_segnet_basics_decoder_has_no_relu() -> None:
 
 
 def test_segnet_puts_values_back_where_they_came_from() -> None:
-    """A bright dot that pooling moved returns to its own pixel, to which interpolation could not return it."""
+    """A bright dot that pooling moved returns to its own pixel, to which interpolation could not return
+    it.
+    """
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, 3, 0] = 1
     pooled, indices = functional.max_pool2d(image, 2, return_indices=True)

@@ -55,7 +55,9 @@ def test_a_trunk_that_ends_too_early_is_named() -> None:
 )
 def test_options_hold_the_contract(options: dict[str, object]) -> None:
     backbone, trunk = small_trunk()
-    head = HEADS.build({"name": "skip_decoder", **options}, where="head", given={"trunk": trunk, "classes": CLASSES})
+    head = HEADS.build(
+        {"name": "skip_decoder", **options}, where="head", given={"trunk": trunk, "classes": CLASSES}
+    )
     check_head(head, backbone)
 
 
@@ -74,7 +76,9 @@ def test_the_auxiliary_classifier_teaches_the_trunk_and_is_absent_from_predictio
 
 
 def test_an_auxiliary_stride_that_the_trunk_lacks_is_an_error() -> None:
-    with pytest.raises(TrunkMismatch, match="auxiliary needs maps at strides 16, but the trunk 'trunk' has strides 4, 8"):
+    with pytest.raises(
+        TrunkMismatch, match="auxiliary needs maps at strides 16, but the trunk 'trunk' has strides 4, 8"
+    ):
         decoder({4: 8, 8: 8}, auxiliary={"stride": 16})
 
 
@@ -82,5 +86,7 @@ def test_class_weights_by_rule_must_be_worked_out_before_training() -> None:
     backbone, trunk = small_trunk()
     options = {"name": "skip_decoder", "class_weights": "median_frequency"}
     head = HEADS.build(options, where="head", given={"trunk": trunk, "classes": CLASSES})
-    with pytest.raises(ValueError, match=r"'median_frequency' is worked out from the training data.*resolved_config"):
+    with pytest.raises(
+        ValueError, match=r"'median_frequency' is worked out from the training data.*resolved_config"
+    ):
         model_with(head, backbone).loss(scene())

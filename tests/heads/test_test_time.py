@@ -48,8 +48,12 @@ def test_a_pixelwise_network_gives_the_same_map_in_windows() -> None:
         torch.testing.assert_close(found, plain)
 
 
-@pytest.mark.parametrize(("size", "overlap"), [((64, 64), 0.25), ((65, 200), 0.0), ((300, 64), 0.5), ((64, 129), 0.9)])
-def test_windows_cover_every_pixel_and_are_never_larger_than_asked(size: tuple[int, int], overlap: float) -> None:
+@pytest.mark.parametrize(
+    ("size", "overlap"), [((64, 64), 0.25), ((65, 200), 0.0), ((300, 64), 0.5), ((64, 129), 0.9)]
+)
+def test_windows_cover_every_pixel_and_are_never_larger_than_asked(
+    size: tuple[int, int], overlap: float
+) -> None:
     seen = []
 
     def scores(images: torch.Tensor) -> torch.Tensor:

@@ -17,12 +17,13 @@ from tests.tiny_data import config_values, tiny_config, voc_data, write_voc
 from tests.tiny_data import scene as tiny_scene
 from vistasks.backbones import BACKBONES
 from vistasks.build import build_model
-from vistasks.checkpoint import load_model, save_checkpoint
+from vistasks.checkpoint import save_checkpoint
 from vistasks.cli import main
 from vistasks.config import parse_config
 from vistasks.heads.head import Trunk
 from vistasks.heads.region_classifier import Align, RegionClassifier
 from vistasks.heads.skip_decoder import SkipDecoder
+from vistasks.inference.loaded import load_model
 from vistasks.inspection.figures import tiled
 from vistasks.inspection.gradcam import class_score, detection_score, grad_cam, occlusion, pixel_score
 from vistasks.inspection.inspect import Inspection, inspect
@@ -44,7 +45,9 @@ def test_a_local_heat_map_stays_near_its_box_and_its_pixel() -> None:
     assert everywhere.stride == 32
     near = grad_cam(joint, batch, pixel_score(joint, batch, 10, 10, 2), local=True, stride=8)
     assert near.stride == 8 and near.values[:, 60:].max() == 0
-    with pytest.raises(ValueError, match=r"does not depend on the trunk's map at stride 1; it does at: 8, 16, 32"):
+    with pytest.raises(
+        ValueError, match=r"does not depend on the trunk's map at stride 1; it does at: 8, 16, 32"
+    ):
         grad_cam(joint, batch, pixel_score(joint, batch, 10, 10, 2), stride=1)
 
 
@@ -65,18 +68,30 @@ def test_hiding_what_a_score_sees_lowers_it() -> None:
 def test_tiles_are_stretched_one_by_one() -> None:
     tiles = np.stack([np.full((2, 2), 3.0), np.array([[0.0, 1], [2, 4]]), np.array([[5.0, 5], [5, 6]])])
     sheet = tiled(tiles, 2)
-    assert sheet.shape == (7, 7) and np.isnan(sheet[0]).all() and sheet[1:3, 4:6].tolist() == [[0, 0.25], [0.5, 1]]
+    assert (
+        sheet.shape == (7, 7)
+        and np.isnan(sheet[0]).all()
+        and sheet[1:3, 4:6].tolist() == [[0, 0.25], [0.5, 1]]
+    )
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inspect")
-    config = tiny_config(folder / "run", voc_data(write_voc(folder / "voc", count=1)), "detection", "segmentation")
+    config = tiny_config(
+        folder / "run", voc_data(write_voc(folder / "voc", count=1)), "detection", "segmentation"
+    )
     classes = ClassNames(("red", "blue"), ("background", "red", "blue"))
     torch.manual_seed(3)
     built = build_model(config.model, classes)
     path = folder / "best.safetensors"
-    save_checkpoint(path, {f"model.{k}": v for k, v in built.state_dict().items()}, config=config, classes=classes, state={})
+    save_checkpoint(
+        path,
+        {f"model.{k}": v for k, v in built.state_dict().items()},
+        config=config,
+        classes=classes,
+        state={},
+    )
     Image.fromarray(tiny_scene(0)[0]).save(folder / "photo.png")
     return path
 
@@ -85,7 +100,11 @@ def test_what_training_has_changed(weights: Path, tmp_path: Path) -> None:
     image = tiny_scene(0)[0]
     loaded = load_model(weights, "cpu")
     torch.manual_seed(loaded.config.seed)
-    first = next(m for m in build_model(loaded.config.model, loaded.classes).modules() if isinstance(m, torch.nn.Conv2d))
+    first = next(
+        m
+        for m in build_model(loaded.config.model, loaded.classes).modules()
+        if isinstance(m, torch.nn.Conv2d)
+    )
     weight = next(m for m in loaded.model.modules() if isinstance(m, torch.nn.Conv2d)).weight
     sizes = []
     for change in (0.0, 0.25):
@@ -98,7 +117,15 @@ def test_what_training_has_changed(weights: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["inspect", "--weights", str(weights), "--image", str(weights.with_name("photo.png")), "--output", str(tmp_path)]
+    command = [
+        "inspect",
+        "--weights",
+        str(weights),
+        "--image",
+        str(weights.with_name("photo.png")),
+        "--output",
+        str(tmp_path),
+    ]
     assert main([*command, "--occlusion", "2", "--class", "blue", "--pixel", "5,60"]) == 0
     drawn = {path.stem for path in tmp_path.glob("*.png")}
     assert {"filters", "features", "gradcam_class", "occlusion_class", "gradcam_pixel", "regions"} <= drawn
@@ -118,7 +145,9 @@ def test_the_command(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_messages(weights: Path, tmp_path: Path) -> None:
     with Image.open(weights.with_name("photo.png")) as picture:
         look = Inspection(load_model(weights, "cpu"), np.asarray(picture), tmp_path)
-    with pytest.raises(ValueError, match=r"--detection 1000: the model finds \d+ objects in this picture, counted from 0"):
+    with pytest.raises(
+        ValueError, match=r"--detection 1000: the model finds \d+ objects in this picture, counted from 0"
+    ):
         look.detection(1000, cells=0)
     with pytest.raises(ValueError, match="--class green: the class map's classes are background, red, blue"):
         look.class_of_map("green", cells=0)
@@ -156,7 +185,9 @@ def test_grad_cam_reads_every_trunk(name: str) -> None:
     deepest = max(trunk.channels)
     torch.manual_seed(0)
     heads = {
-        "detection": RegionClassifier(trunk=channels, classes=("a", "b"), align=Align(stride=deepest, size=3), hidden=[8]),
+        "detection": RegionClassifier(
+            trunk=channels, classes=("a", "b"), align=Align(stride=deepest, size=3), hidden=[8]
+        ),
         "segmentation": SkipDecoder(trunk=channels, classes=("background", "a", "b")),
     }
     joint = MultiTaskModel(trunk, None, heads, {}).eval().requires_grad_(False)

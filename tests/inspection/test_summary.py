@@ -23,7 +23,9 @@ CLASSES = ClassNames(("a", "b"), ("background", "a", "b"))
 
 
 def measured_field(net: nn.Module, side: int) -> int:
-    """From the first to the last column of the input that one of two cells amid the output depends on, whichever is more."""
+    """From the first to the last column of the input that one of two cells amid the output depends on,
+    whichever is more.
+    """
     spans = []
     for more in (0, 1):
         image = torch.ones(1, 3, side, side, requires_grad=True)
@@ -38,9 +40,17 @@ def measured_field(net: nn.Module, side: int) -> int:
 @pytest.mark.parametrize(
     "net",
     [
-        nn.Sequential(nn.Conv2d(3, 4, 7, stride=2, padding=3), nn.AvgPool2d(3, stride=2, padding=1), nn.Conv2d(4, 4, 3)),
-        nn.Sequential(nn.Conv2d(3, 4, 3, padding=4, dilation=4), nn.Conv2d(4, 4, 5, stride=3, padding=2), nn.Conv2d(4, 4, 3)),
-        nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1), nn.Conv2d(4, 4, 3)),
+        nn.Sequential(
+            nn.Conv2d(3, 4, 7, stride=2, padding=3), nn.AvgPool2d(3, stride=2, padding=1), nn.Conv2d(4, 4, 3)
+        ),
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=4, dilation=4),
+            nn.Conv2d(4, 4, 5, stride=3, padding=2),
+            nn.Conv2d(4, 4, 3),
+        ),
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=4), nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1), nn.Conv2d(4, 4, 3)
+        ),
     ],
 )
 def test_the_receptive_field_is_what_gradients_reach(net: nn.Module) -> None:
@@ -54,8 +64,12 @@ def test_the_receptive_field_is_what_gradients_reach(net: nn.Module) -> None:
 
 
 def test_resnet18_is_known() -> None:
-    """Parameters and multiply-adds of torchvision's; receptive fields from Araujo et al. 2019's table (435 at the end)."""
-    config = ModelConfig(backbone={"name": "resnet18"}, heads={"segmentation": {"name": "fcn32s", "hidden": 0}})
+    """Parameters and multiply-adds of torchvision's; receptive fields from Araujo et al. 2019's table (435 at
+    the end).
+    """
+    config = ModelConfig(
+        backbone={"name": "resnet18"}, heads={"segmentation": {"name": "fcn32s", "hidden": 0}}
+    )
     found = summarise(build_model(config, CLASSES), CLASSES, (224, 224))
     peer = resnet18(weights=None)
     known = sum(p.numel() for name, p in peer.named_parameters() if not name.startswith("fc."))
@@ -63,11 +77,20 @@ def test_resnet18_is_known() -> None:
     assert found["parts"]["backbone"]["multiply_adds"] == 1_814_073_344 - 512 * 1000
     layers = {layer["name"]: layer for layer in found["layers"]}
     stem = layers["backbone.conv1"]
-    assert (stem["output"], stem["kernel"], stem["stride"], stem["receptive_field"]) == ("112x112x64", "7x7", "2", 7)
+    assert (stem["output"], stem["kernel"], stem["stride"], stem["receptive_field"]) == (
+        "112x112x64",
+        "7x7",
+        "2",
+        7,
+    )
     assert stem["formula"] == "(224-7+6)/2+1 = 112.5"
     assert stem["memory_mib"] == pytest.approx(112 * 112 * 64 * 4 / 2**20, abs=1e-3)
     assert layers["backbone.maxpool"]["receptive_field"] == 11
-    last = next(layer for name, layer in reversed(layers.items()) if name.startswith("backbone.layer4") and layer["kernel"])
+    last = next(
+        layer
+        for name, layer in reversed(layers.items())
+        if name.startswith("backbone.layer4") and layer["kernel"]
+    )
     assert last["receptive_field"] in (435, 403) and last["output"] == "7x7x512"
     assert max(layer["receptive_field"] for layer in found["layers"] if layer["part"] == "backbone") == 435
     assert found["strides"] == {"segmentation": [32]}
@@ -76,7 +99,9 @@ def test_resnet18_is_known() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = config_values(tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=2)), "detection", "segmentation")
+    values = config_values(
+        tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=2)), "detection", "segmentation"
+    )
     (tmp_path / "c.yaml").write_text(yaml.dump(values))
     command = ["summary", "--config", str(tmp_path / "c.yaml")]
     assert main([*command, "--size", "60x90", "--proposals", "7", "--json", str(tmp_path / "s.json")]) == 0
@@ -86,7 +111,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "detection reads strides 8\n" in printed and "by the formula" in printed and "\ntotal " in printed
     assert "BatchNorm2d" not in printed
     names = [layer["name"] for layer in found["layers"]]
-    assert any(name.startswith("heads.detection") for name in names) and any(name.startswith("heads.segm") for name in names)
+    assert any(name.startswith("heads.detection") for name in names) and any(
+        name.startswith("heads.segm") for name in names
+    )
     assert main([*command, "--classes", "4", "--size", "64x64", "--all"]) == 0
     assert "BatchNorm2d" in capsys.readouterr().out
     for options, message in (

@@ -20,7 +20,9 @@ def test_is_the_ordinary_cross_entropy_where_every_class_is_labelled(weights: to
     logits, target = torch.randn(2, 4, 5, 6), torch.randint(0, 4, (2, 5, 6))
     target[0, :2] = IGNORE_INDEX
     expected = functional.cross_entropy(logits, target, weight=weights, ignore_index=IGNORE_INDEX)
-    found = partial_cross_entropy(logits, target, labelled=everything(2, 4), background=0, class_weights=weights)
+    found = partial_cross_entropy(
+        logits, target, labelled=everything(2, 4), background=0, class_weights=weights
+    )
     torch.testing.assert_close(found, expected)
 
 
@@ -66,7 +68,10 @@ def test_gradients_are_finite_where_an_unlabelled_class_is_certain() -> None:
 
 
 def test_label_smoothing_is_pytorchs() -> None:
-    logits, target = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 2, 1, 3])
+    logits, target = (
+        torch.randn(5, 4, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 3, 2, 1, 3]),
+    )
     labelled = torch.ones(5, 4, dtype=torch.bool)
     ours = partial_cross_entropy(logits, target, labelled=labelled, background=3, label_smoothing=0.1)
     assert torch.allclose(ours, functional.cross_entropy(logits, target, label_smoothing=0.1))

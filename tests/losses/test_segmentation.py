@@ -18,7 +18,12 @@ def only(name: str, **options: float) -> PixelLoss:
 
 def loss(name: str, logits: torch.Tensor, target: torch.Tensor, **more: object) -> torch.Tensor:
     options = more.pop("options", None) or only(name)
-    given = {"labelled": torch.ones(logits.shape[:2], dtype=torch.bool), "background": None, "class_weights": None, **more}
+    given = {
+        "labelled": torch.ones(logits.shape[:2], dtype=torch.bool),
+        "background": None,
+        "class_weights": None,
+        **more,
+    }
     return pixel_losses(logits, target, options=options, **given)[name]
 
 
@@ -52,7 +57,9 @@ def test_ignored_pixels_have_no_gradient_and_no_value(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_class_that_an_image_does_not_label_takes_no_part_there(name: str) -> None:
-    """What the second image says of class 3 goes into its background's likelihood, whichever way it is split."""
+    """What the second image says of class 3 goes into its background's likelihood, whichever way it is
+    split.
+    """
     logits, target = scene()
     target[1][target[1] == 3] = 0
     labelled = torch.tensor([[True] * 4, [True, True, True, False]])
@@ -87,7 +94,8 @@ def test_cross_entropy_is_the_one_of_partly_labelled_data() -> None:
 def test_focal_without_gamma_is_cross_entropy_and_looks_away_from_easy_pixels_with_it() -> None:
     logits, target = scene()
     torch.testing.assert_close(
-        loss("focal", logits, target, options=only("focal", focal_gamma=0)), loss("cross_entropy", logits, target)
+        loss("focal", logits, target, options=only("focal", focal_gamma=0)),
+        loss("cross_entropy", logits, target),
     )
     probability = torch.tensor([[0.9, 0.1]])
     found = loss("focal", probability.log()[..., None, None], torch.zeros(1, 1, 1, dtype=torch.int64))
@@ -117,7 +125,9 @@ def test_dice_is_its_formula() -> None:
 
 
 def test_lovasz_of_hard_answers_is_one_minus_the_intersection_over_union() -> None:
-    """On the corners of the cube the Lovász extension is the set function itself (Berman et al. 2018, section 3)."""
+    """On the corners of the cube the Lovász extension is the set function itself (Berman et al. 2018, section
+    3).
+    """
     for answer in itertools.product(range(3), repeat=4):
         target = torch.tensor([0, 0, 1, 2])
         logits = functional.one_hot(torch.tensor(answer), 3).T.float().view(1, 3, 1, 4) * 60
@@ -147,7 +157,9 @@ def test_the_sum_is_weighted() -> None:
 
 
 def test_nothing_to_learn_is_an_error() -> None:
-    with pytest.raises(ValueError, match="every factor is 0, so that nothing would be learnt; the losses are cross_entropy"):
+    with pytest.raises(
+        ValueError, match="every factor is 0, so that nothing would be learnt; the losses are cross_entropy"
+    ):
         PixelLoss(cross_entropy=0)
 
 

@@ -1,4 +1,6 @@
-"""Random objects and detections with everything that decides a metric: ties, near hits, duplicates, misses, empty images."""
+"""Random objects and detections with everything that decides a metric: ties, near hits, duplicates, misses,
+empty images.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,17 @@ def blank(height: int, width: int) -> np.ndarray:
 def detections(boxes: object, scores: object, labels: object, names: tuple[str, ...] = NAMES) -> Prediction:
     return Prediction(
         Detections(
-            np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32), np.asarray(labels, np.int64), names
+            np.asarray(boxes, np.float32).reshape(-1, 4),
+            np.asarray(scores, np.float32),
+            np.asarray(labels, np.int64),
+            names,
         )
     )
 
 
-def sample(boxes: object, labels: object, *, image_id: str = "a", names: tuple[str, ...] = NAMES, **more: object) -> Sample:
+def sample(
+    boxes: object, labels: object, *, image_id: str = "a", names: tuple[str, ...] = NAMES, **more: object
+) -> Sample:
     """An image of 240x320 whose detection labels are complete."""
     return Sample(
         image_id,
@@ -57,8 +64,12 @@ def _scene(rng: np.random.Generator, image_id: str) -> Scene:
     boxes, labels = _boxes(rng, objects, whole), rng.integers(0, len(NAMES) - 1, objects)
     near = boxes[rng.integers(0, objects, 2 * objects)] if objects else boxes  # some objects twice or never
     moved = near + rng.choice([0, 2, 8], (len(near), 1)) * rng.uniform(-1, 1, near.shape)
-    found = np.concatenate([np.round(moved) if whole else moved, _boxes(rng, invented, whole)]).astype(np.float32)
-    found = np.concatenate([np.minimum(found[:, :2], found[:, 2:]), np.maximum(found[:, :2], found[:, 2:])], axis=1)
+    found = np.concatenate([np.round(moved) if whole else moved, _boxes(rng, invented, whole)]).astype(
+        np.float32
+    )
+    found = np.concatenate(
+        [np.minimum(found[:, :2], found[:, 2:]), np.maximum(found[:, :2], found[:, 2:])], axis=1
+    )
     scores = rng.random(len(found)).round(int(rng.integers(1, 4)))  # rounded: equal scores
     truth = Sample(
         image_id,

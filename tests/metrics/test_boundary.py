@@ -55,7 +55,13 @@ def test_boundary_f_and_trimap_by_distances(seed: int) -> None:
 
 def _sample(truth: np.ndarray, image_id: str = "a") -> Sample:
     image = np.zeros((*truth.shape, 3), np.uint8)
-    return Sample(image_id, f"{image_id}.png", image, segmentation=truth, labelled=Labelled(segmentation=frozenset({0, 1, 2})))
+    return Sample(
+        image_id,
+        f"{image_id}.png",
+        image,
+        segmentation=truth,
+        labelled=Labelled(segmentation=frozenset({0, 1, 2})),
+    )
 
 
 def _prediction(found: np.ndarray) -> Prediction:
@@ -86,4 +92,6 @@ def test_an_outline_that_is_off_costs_more_at_the_boundary_than_in_the_area() ->
 
 def test_another_size_names_the_file() -> None:
     with pytest.raises(ValueError, match=r"a\.png: the predicted map is \(5, 5\)"):
-        BoundaryQuality(NAMES).update(_prediction(np.zeros((5, 5), np.uint8)), _sample(np.zeros((6, 6), np.uint8)))
+        BoundaryQuality(NAMES).update(
+            _prediction(np.zeros((5, 5), np.uint8)), _sample(np.zeros((6, 6), np.uint8))
+        )

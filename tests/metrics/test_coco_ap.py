@@ -26,15 +26,21 @@ def fed(scenes: list[Scene], names: tuple[str, ...] = NAMES, **options: str) -> 
 
 
 def as_json(scenes: list[Scene]) -> tuple[dict, list[dict]]:
-    """What a person would hand to pycocotools: an instances json and a list of results, ids in the scenes' order."""
+    """What a person would hand to pycocotools: an instances json and a list of results, ids in the scenes'
+    order.
+    """
     annotations, results = [], []
     for image, (prediction, truth) in enumerate(scenes, start=1):
         for i, (x1, y1, x2, y2) in enumerate(truth.boxes.astype(np.float64).tolist()):
             box, category = [x1, y1, x2 - x1, y2 - y1], int(truth.labels[i]) + 1
             size = {"bbox": box, "area": float(truth.areas[i]), "iscrowd": int(truth.crowd[i])}
-            annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": category, **size})
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image, "category_id": category, **size}
+            )
         found = prediction.detections
-        for box, score, label in zip(found.boxes.astype(np.float64).tolist(), found.scores.tolist(), found.labels.tolist()):
+        for box, score, label in zip(
+            found.boxes.astype(np.float64).tolist(), found.scores.tolist(), found.labels.tolist()
+        ):
             box = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
             results.append({"image_id": image, "category_id": label + 1, "bbox": box, "score": score})
     images = [{"id": image + 1, "width": 320, "height": 240} for image in range(len(scenes))]
@@ -63,7 +69,9 @@ def pycocotools_stats(truth: dict, results: list[dict]) -> dict[str, float | Non
 def test_both_engines_equal_pycocotools_on_its_own(seed: int) -> None:
     scenes = random_scenes(seed, 14)  # 14 images: "image 10" must come after "image 9"
     expected = pycocotools_stats(*as_json(scenes))
-    by_engine = {engine: fed(scenes, engine=engine, difficult="count") for engine in ("hotcoco", "pycocotools")}
+    by_engine = {
+        engine: fed(scenes, engine=engine, difficult="count") for engine in ("hotcoco", "pycocotools")
+    }
     for result in by_engine.values():
         assert {name: result[name] for name in TWELVE} == pytest.approx(expected, abs=1e-9)
     for name in NAMES:
@@ -76,7 +84,9 @@ def test_both_engines_equal_pycocotools_on_its_own(seed: int) -> None:
 def test_engines_agree_on_ignored_difficult_objects(seed: int) -> None:
     scenes = random_scenes(seed)
     result, referee = fed(scenes), fed(scenes, engine="pycocotools")
-    assert {name: result[name] for name in TWELVE} == pytest.approx({name: referee[name] for name in TWELVE}, abs=1e-9)
+    assert {name: result[name] for name in TWELVE} == pytest.approx(
+        {name: referee[name] for name in TWELVE}, abs=1e-9
+    )
 
 
 def test_class_ap_averages_to_ap_and_absent_classes_have_none() -> None:
@@ -106,19 +116,28 @@ def test_image_without_objects_costs_precision() -> None:
 
 def test_difficult_objects_are_ignored_once_or_counted() -> None:
     truth = sample([[0, 0, 50, 50], [100, 100, 200, 200]], [0, 0], difficult=[False, True])
-    one, two = detections(truth.boxes, [0.5, 0.9], [0, 0]), detections(truth.boxes[[0, 1, 1]], [0.5, 0.9, 0.8], [0, 0, 0])
+    one, two = (
+        detections(truth.boxes, [0.5, 0.9], [0, 0]),
+        detections(truth.boxes[[0, 1, 1]], [0.5, 0.9, 0.8], [0, 0, 0]),
+    )
     for engine in ("hotcoco", "pycocotools"):
         result = fed([(one, truth)], engine=engine)
         assert result["AP"] == pytest.approx(1) and result["per_class"]["RBC"]["objects"] == 1
-        assert fed([(two, truth)], engine=engine)["AP"] == pytest.approx(0.5)  # its duplicate is a false positive
-        assert fed([(detections(truth.boxes[:1], [0.5], [0]), truth)], engine=engine)["AP"] == pytest.approx(1)
+        assert fed([(two, truth)], engine=engine)["AP"] == pytest.approx(
+            0.5
+        )  # its duplicate is a false positive
+        assert fed([(detections(truth.boxes[:1], [0.5], [0]), truth)], engine=engine)["AP"] == pytest.approx(
+            1
+        )
         missed = fed([(detections(truth.boxes[:1], [0.5], [0]), truth)], engine=engine, difficult="count")
         assert missed["AR100"] == pytest.approx(0.5) and missed["per_class"]["RBC"]["objects"] == 2
 
 
 def test_crowds_swallow_every_detection_inside() -> None:
     truth = sample([[0, 0, 50, 50], [100, 100, 200, 200]], [0, 0], crowd=[False, True])
-    inside = detections([[0, 0, 50, 50], [100, 100, 150, 150], [150, 150, 190, 200]], [0.5, 0.9, 0.8], [0, 0, 0])
+    inside = detections(
+        [[0, 0, 50, 50], [100, 100, 150, 150], [150, 150, 190, 200]], [0.5, 0.9, 0.8], [0, 0, 0]
+    )
     result = fed([(inside, truth)])
     assert result["AP"] == pytest.approx(1) and result["per_class"]["RBC"]["objects"] == 1
 
@@ -132,8 +151,11 @@ def test_sample_areas_decide_the_size_range() -> None:
 def test_classes_not_labelled_on_an_image_take_no_part() -> None:
     everything = sample([[0, 0, 50, 50], [100, 100, 200, 200]], [0, 1], image_id="a")
     perfect = (detections(everything.boxes, [0.5, 0.5], [0, 1]), everything)
-    # here only RBC is labelled: a WBC is marked nevertheless, and another one is claimed with the highest score of all
-    partly = replace(sample(everything.boxes, [0, 1], image_id="b"), labelled=Labelled(detection=frozenset({0})))
+    # here only RBC is labelled: a WBC is marked nevertheless, and another one is claimed with the highest
+    # score of all
+    partly = replace(
+        sample(everything.boxes, [0, 1], image_id="b"), labelled=Labelled(detection=frozenset({0}))
+    )
     found = detections([[0, 0, 50, 50], [60, 60, 90, 90]], [0.8, 0.9], [0, 1])
     result = fed([perfect, (found, partly)])
     assert [row["objects"] for row in result["per_class"].values()] == [2, 1, 0, 0]
@@ -149,13 +171,18 @@ def test_nothing_is_printed(engine: str, capfd: pytest.CaptureFixture[str]) -> N
 
 def test_protocol_names_the_engine_its_version_and_the_rules() -> None:
     protocol = fed(random_scenes(13, 2))["protocol"]
-    assert "hotcoco 1." in protocol and "difficult objects ignored" in protocol and "maxDets 1/10/100" in protocol
+    assert (
+        "hotcoco 1." in protocol
+        and "difficult objects ignored" in protocol
+        and "maxDets 1/10/100" in protocol
+    )
     other = fed(random_scenes(13, 2), engine="pycocotools", difficult="count")["protocol"]
     assert "pycocotools 2." in other and "difficult objects counted" in other
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"engine": "rust"}, "engine must be one of"), ({"difficult": "no"}, "difficult must")]
+    "options, message",
+    [({"engine": "rust"}, "engine must be one of"), ({"difficult": "no"}, "difficult must")],
 )
 def test_unknown_options(options: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -163,7 +190,9 @@ def test_unknown_options(options: dict[str, str], message: str) -> None:
 
 
 def read_coco(folder: Path, truth_name: str, results_name: str) -> tuple[list[Scene], tuple[str, ...]]:
-    """An instances json and a results json as scenes; written here so that the data room is not tested along."""
+    """An instances json and a results json as scenes; written here so that the data room is not tested
+    along.
+    """
     truth, results = (json.loads((folder / name).read_text()) for name in (truth_name, results_name))
     categories = sorted(truth["categories"], key=lambda category: category["id"])
     names, ids = tuple(c["name"] for c in categories), {c["id"]: k for k, c in enumerate(categories)}

@@ -90,7 +90,9 @@ def test_reset_forgets_and_the_state_is_a_copy(name: str) -> None:
 def test_the_same_image_twice_is_an_error(name: str) -> None:
     (prediction, sample), *_ = random_scenes(5)
     metric = fed(name, [(prediction, sample)])
-    with pytest.raises(ValueError, match=r"image 0\.jpg: an image with the id 'image 0' was evaluated before"):
+    with pytest.raises(
+        ValueError, match=r"image 0\.jpg: an image with the id 'image 0' was evaluated before"
+    ):
         metric.update(prediction, sample)
 
 
@@ -116,9 +118,12 @@ def test_other_class_names_are_an_error_that_shows_both(name: str) -> None:
     assert prediction.detections is not None and prediction.segmentation is not None
     other = ("WBC", "RBC", "Platelets", "never there")
     swapped = Prediction(
-        replace(prediction.detections, class_names=other), SegmentationMap(prediction.segmentation.labels, other)
+        replace(prediction.detections, class_names=other),
+        SegmentationMap(prediction.segmentation.labels, other),
     )
-    with pytest.raises(ValueError, match=r"image 0\.jpg: the prediction's classes \('WBC', .* are not the metric's \('RBC', "):
+    with pytest.raises(
+        ValueError, match=r"image 0\.jpg: the prediction's classes \('WBC', .* are not the metric's \('RBC', "
+    ):
         build(name).update(swapped, sample)
 
 

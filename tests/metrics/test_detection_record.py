@@ -26,13 +26,19 @@ TRUTH = sample([[0, 0, 50, 50]], [0], image_id="street")
 )
 def test_invalid_detection_is_named(boxes: list, scores: list, labels: list) -> None:
     good = [[0, 0, 9, 9]]
-    with pytest.raises(ValueError, match=r"street\.jpg: detection 1 is not valid: box .* expected finite numbers"):
+    with pytest.raises(
+        ValueError, match=r"street\.jpg: detection 1 is not valid: box .* expected finite numbers"
+    ):
         detection_record(detections(good + boxes, [0.1, *scores], [0, *labels]), TRUTH, NAMES)
 
 
 def test_columns_of_different_lengths() -> None:
-    ragged = Prediction(Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros(2, np.int64), NAMES))
-    with pytest.raises(ValueError, match=r"street\.jpg: expected boxes \(N, 4\), scores .* not \(2, 4\), \(1,\) and \(2,\)"):
+    ragged = Prediction(
+        Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros(2, np.int64), NAMES)
+    )
+    with pytest.raises(
+        ValueError, match=r"street\.jpg: expected boxes \(N, 4\), scores .* not \(2, 4\), \(1,\) and \(2,\)"
+    ):
         detection_record(ragged, TRUTH, NAMES)
 
 
@@ -42,7 +48,8 @@ def test_a_detection_without_area_is_no_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "truth", [sample([[0, 0, 50, 50]], [4], image_id="street"), replace(TRUTH, labelled=Labelled(frozenset({4})))]
+    "truth",
+    [sample([[0, 0, 50, 50]], [4], image_id="street"), replace(TRUTH, labelled=Labelled(frozenset({4})))],
 )
 def test_truth_with_an_id_beyond_the_names(truth: object) -> None:
     with pytest.raises(ValueError, match=r"street\.jpg: class id 4 is labelled, but there are 4 class names"):

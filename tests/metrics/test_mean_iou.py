@@ -19,7 +19,9 @@ Maps = list[tuple[np.ndarray, np.ndarray]]  # per image truth and prediction
 def fed(maps: Maps) -> MeanIoU:
     metric = MeanIoU(NAMES)
     for index, (truth, predicted) in enumerate(maps):
-        metric.update(Prediction(segmentation=SegmentationMap(predicted, NAMES)), labelled(truth, f"image {index}"))
+        metric.update(
+            Prediction(segmentation=SegmentationMap(predicted, NAMES)), labelled(truth, f"image {index}")
+        )
     return metric
 
 
@@ -34,7 +36,10 @@ def random_maps(seed: int) -> Maps:
     sizes = rng.integers(1, 30, (5, 2))
     classes = rng.permutation(len(NAMES))[: rng.integers(1, 5)]  # some classes are absent
     return [
-        (rng.choice([*classes, 255], size).astype(np.uint8), rng.choice(classes[: rng.integers(1, 5)], size).astype(np.uint8))
+        (
+            rng.choice([*classes, 255], size).astype(np.uint8),
+            rng.choice(classes[: rng.integers(1, 5)], size).astype(np.uint8),
+        )
         for size in sizes
     ]
 
@@ -57,11 +62,15 @@ def test_equals_scikit_learn_and_torchmetrics(seed: int) -> None:
     assert result["mIoU"] == pytest.approx(np.nanmean(ious), abs=1e-9)
     assert result["pixel_accuracy"] == pytest.approx(np.mean(truth == predicted), abs=1e-9)
     assert result["mean_class_accuracy"] == pytest.approx(np.nanmean(accuracies), abs=1e-9)
-    assert result["frequency_weighted_iou"] == pytest.approx(np.nansum(ious * matrix.sum(1)) / len(truth), abs=1e-9)
+    assert result["frequency_weighted_iou"] == pytest.approx(
+        np.nansum(ious * matrix.sum(1)) / len(truth), abs=1e-9
+    )
     assert result["pixels"] == len(truth)
     jaccard = multiclass_jaccard_index(torch.from_numpy(predicted), torch.from_numpy(truth), 4)
     assert result["mIoU"] == pytest.approx(float(jaccard), abs=1e-6)  # torchmetrics computes in float32
-    weighted = multiclass_jaccard_index(torch.from_numpy(predicted), torch.from_numpy(truth), 4, average="weighted")
+    weighted = multiclass_jaccard_index(
+        torch.from_numpy(predicted), torch.from_numpy(truth), 4, average="weighted"
+    )
     assert result["frequency_weighted_iou"] == pytest.approx(float(weighted), abs=1e-6)
 
 
@@ -109,4 +118,8 @@ def test_class_ids_beyond_the_names() -> None:
 
 
 def test_labelled_without_a_map() -> None:
-    refused(np.zeros((4, 6), np.uint8), None, r"street\.png: labelled for segmentation, but there is no segmentation map")
+    refused(
+        np.zeros((4, 6), np.uint8),
+        None,
+        r"street\.png: labelled for segmentation, but there is no segmentation map",
+    )

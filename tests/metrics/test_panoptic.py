@@ -26,9 +26,13 @@ def _random(generator: np.random.Generator, objects: int) -> tuple[np.ndarray, n
     return labels, boxes, classes
 
 
-def _shaken(generator: np.random.Generator, labels: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shaken(
+    generator: np.random.Generator, labels: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     shift = generator.integers(0, 4)
-    return np.roll(labels, shift, axis=1), np.clip(boxes + shift + generator.integers(-1, 2, boxes.shape), 0, [80, 60, 80, 60])
+    return np.roll(labels, shift, axis=1), np.clip(
+        boxes + shift + generator.integers(-1, 2, boxes.shape), 0, [80, 60, 80, 60]
+    )
 
 
 def _file(found: list[Segments]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -65,7 +69,9 @@ def test_the_numbers_are_hotcocos(seed: int, tmp_path: Any) -> None:
         truths.append(segments(labels, boxes, classes, stuff))
         found.append(segments(moved, other[1:], classes[1:], stuff))
         void = truths[-1].ids < 0  # to hotcoco what nobody labelled is unknown
-        counts.append(panoptic_counts(truths[-1], found[-1], void, np.zeros(len(truths[-1].labels), bool), len(NAMES)))
+        counts.append(
+            panoptic_counts(truths[-1], found[-1], void, np.zeros(len(truths[-1].labels), bool), len(NAMES))
+        )
     (tmp_path / "truth.json").write_text(json.dumps(_file(truths)[0]))
     (tmp_path / "found.json").write_text(json.dumps([{**a, "score": 1.0} for a in _file(found)[1]]))
     gt = COCO(str(tmp_path / "truth.json"))
@@ -78,7 +84,9 @@ def test_the_numbers_are_hotcocos(seed: int, tmp_path: Any) -> None:
         assert hits > 3 and (k == 3 or missed > 0)  # or nothing would be compared
         row = expected[NAMES[k]]
         size = hits + (false + missed) / 2
-        assert [iou / size, iou / hits, hits / size] == pytest.approx([row["PQ"], row["SQ"], row["RQ"]], abs=1e-9)
+        assert [iou / size, iou / hits, hits / size] == pytest.approx(
+            [row["PQ"], row["SQ"], row["RQ"]], abs=1e-9
+        )
 
 
 def _sample(labels: np.ndarray, boxes: list[list[float]], classes: list[int], **more: Any) -> Sample:
@@ -89,8 +97,12 @@ def _sample(labels: np.ndarray, boxes: list[list[float]], classes: list[int], **
     )  # fmt: skip
 
 
-def _said(labels: np.ndarray, boxes: list[list[float]], scores: list[float], classes: list[int]) -> Prediction:
-    found = Detections(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(classes), BOXES)
+def _said(
+    labels: np.ndarray, boxes: list[list[float]], scores: list[float], classes: list[int]
+) -> Prediction:
+    found = Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(classes), BOXES
+    )
     return Prediction(found, SegmentationMap(labels, NAMES))
 
 
@@ -108,9 +120,12 @@ def test_a_worked_example() -> None:
     metric = PanopticQuality(NAMES, boxes=BOXES)
     cats = [[0, 0, 10, 10], [10, 0, 20, 10]]
     found = [[0, 0, 10, 10], [10, 0, 16, 10], [0, 0, 9, 10], [30, 0, 40, 8], [12, 0, 40, 10]]
-    metric.update(_said(labels, found, [0.9, 0.8, 0.7, 0.6, 0.4], [0, 0, 0, 1, 0]), _sample(truth, cats, [0, 0]))
+    metric.update(
+        _said(labels, found, [0.9, 0.8, 0.7, 0.6, 0.4], [0, 0, 0, 1, 0]), _sample(truth, cats, [0, 0])
+    )
     result = metric.compute()
-    # the cats: IoU 1 and .6; the third detection is the first again, the fourth has no dog's pixel, the last is too unsure
+    # the cats: IoU 1 and .6; the third detection is the first again, the fourth has no dog's pixel, the last
+    # is too unsure
     assert result["per_class"]["cat"] == pytest.approx({"PQ": 0.8, "SQ": 0.8, "RQ": 1.0, "segments": 2})
     assert result["per_class"]["grass"] == {"PQ": 1.0, "SQ": 1.0, "RQ": 1.0, "segments": 1}
     assert result["per_class"]["dog"]["PQ"] is None and result["per_class"]["background"]["PQ"] is None

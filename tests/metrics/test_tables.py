@@ -38,10 +38,18 @@ def test_coco_table() -> None:
     result = computed(CocoAveragePrecision(NAMES))
     shown = text(detection_table(result))
     first = result["per_class"]["RBC"]
-    assert row(shown, "RBC") == ["RBC", *(f"{first[key]:.3f}" for key in ("AP", "AP50", "AP75")), str(first["objects"])]
+    assert row(shown, "RBC") == [
+        "RBC",
+        *(f"{first[key]:.3f}" for key in ("AP", "AP50", "AP75")),
+        str(first["objects"]),
+    ]
     assert row(shown, "never there") == ["never there", "-", "-", "-", "0"]
     total = sum(values["objects"] for values in result["per_class"].values())
-    assert row(shown, "all classes") == ["all classes", *(f"{result[key]:.3f}" for key in ("AP", "AP50", "AP75")), str(total)]
+    assert row(shown, "all classes") == [
+        "all classes",
+        *(f"{result[key]:.3f}" for key in ("AP", "AP50", "AP75")),
+        str(total),
+    ]
     flat = " ".join(shown.split())
     assert f"AR100={result['AR100']:.3f}" in flat and "COCO box AP by hotcoco" in flat
 
@@ -56,7 +64,12 @@ def test_voc_table() -> None:
 def test_segmentation_table() -> None:
     result = computed(MeanIoU(NAMES))
     shown = text(segmentation_table(result))
-    expected = ["all classes", f"{result['mIoU']:.3f}", f"{result['mean_class_accuracy']:.3f}", f"{result['pixels']:,}"]
+    expected = [
+        "all classes",
+        f"{result['mIoU']:.3f}",
+        f"{result['mean_class_accuracy']:.3f}",
+        f"{result['pixels']:,}",
+    ]
     assert row(shown, "all classes") == expected
     assert f"pixel_accuracy={result['pixel_accuracy']:.3f}" in shown and "one confusion matrix" in shown
 
@@ -68,5 +81,10 @@ def test_tables_of_an_empty_data_set(metric: CocoAveragePrecision | VocAveragePr
 
 
 def test_report_has_a_table_per_metric() -> None:
-    report = {"images": 12, "coco": computed(CocoAveragePrecision(NAMES)), "iou": computed(MeanIoU(NAMES)), "headline": {}}
+    report = {
+        "images": 12,
+        "coco": computed(CocoAveragePrecision(NAMES)),
+        "iou": computed(MeanIoU(NAMES)),
+        "headline": {},
+    }
     assert [table.title for table in report_tables(report)] == ["coco", "iou"]

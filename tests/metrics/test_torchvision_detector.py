@@ -1,4 +1,6 @@
-"""Our metrics on what torchvision's Faster R-CNN says of generated pictures, against pycocotools on the same boxes."""
+"""Our metrics on what torchvision's Faster R-CNN says of generated pictures, against pycocotools on the same
+boxes.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from tests.metrics.scenes import Scene, detections
 from tests.metrics.test_coco_ap import as_json, pycocotools_stats
-from vistasks.datasets.shapes_drawing import CLASSES
-from vistasks.datasets.shapes_scenes import scene_objects, still_scene
+from vistasks.datasets.shapes.drawing import CLASSES
+from vistasks.datasets.shapes.scenes import scene_objects, still_scene
 from vistasks.metrics import CocoAveragePrecision, VocAveragePrecision
 from vistasks.metrics.coco_ap import TWELVE
 from vistasks.types import Labelled, Sample
@@ -28,7 +30,16 @@ def pictures(split: str, count: int) -> list[Sample]:
         boxes = np.array([o.box for o in scene_objects(scene)], dtype=np.float32).reshape(-1, 4)
         labels = np.array([o.label for o in scene_objects(scene)], dtype=np.int64)
         everything = Labelled(detection=frozenset(range(len(CLASSES))))
-        found.append(Sample(f"{split} {index}", f"{index}.png", scene.image, boxes=boxes, labels=labels, labelled=everything))
+        found.append(
+            Sample(
+                f"{split} {index}",
+                f"{index}.png",
+                scene.image,
+                boxes=boxes,
+                labels=labels,
+                labelled=everything,
+            )
+        )
     return found
 
 
@@ -47,7 +58,9 @@ def scenes_of(model: Any, samples: list[Sample]) -> list[Scene]:
     with torch.inference_mode():
         found = [model([tensor(sample)])[0] for sample in samples]
     # torchvision's class 0 is the background
-    return [(detections(f["boxes"], f["scores"], f["labels"] - 1, CLASSES), s) for f, s in zip(found, samples)]
+    return [
+        (detections(f["boxes"], f["scores"], f["labels"] - 1, CLASSES), s) for f, s in zip(found, samples)
+    ]
 
 
 def trained(steps: int) -> Any:
@@ -55,7 +68,9 @@ def trained(steps: int) -> Any:
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
     for step in range(steps):
         chosen = [samples[(2 * step + i) % len(samples)] for i in range(2)]
-        targets = [{"boxes": torch.from_numpy(s.boxes), "labels": torch.from_numpy(s.labels) + 1} for s in chosen]
+        targets = [
+            {"boxes": torch.from_numpy(s.boxes), "labels": torch.from_numpy(s.labels) + 1} for s in chosen
+        ]
         loss = torch.stack(list(model([tensor(s) for s in chosen], targets).values())).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -76,7 +91,9 @@ def check_coco(scenes: list[Scene], engine: str) -> dict[str, Any]:
 
 
 def check_voc(scenes: list[Scene]) -> None:
-    """pycocotools with VOC's eleven recall levels at IoU .5 is VOC's 11-point AP, where no two objects compete for a box."""
+    """pycocotools with VOC's eleven recall levels at IoU .5 is VOC's 11-point AP, where no two objects
+    compete for a box.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

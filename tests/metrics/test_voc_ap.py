@@ -65,7 +65,9 @@ def kit_ap(scenes: list[Scene], label: int, iou: Fraction, form: str) -> float |
                 found_before.add((image, match))
         else:
             misses += 1
-        curve.append((Fraction(hits, objects), Fraction(hits, hits + misses) if hits + misses else Fraction(0)))
+        curve.append(
+            (Fraction(hits, objects), Fraction(hits, hits + misses) if hits + misses else Fraction(0))
+        )
     if form == "11-point":
         best_at = [max((p for r, p in curve if float(r) >= t * 0.1), default=Fraction(0)) for t in range(11)]
         return float(sum(best_at, Fraction(0)) / 11)
@@ -77,7 +79,11 @@ def kit_ap(scenes: list[Scene], label: int, iou: Fraction, form: str) -> float |
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["11-point", "area"]), st.sampled_from([Fraction(1, 2), Fraction(1, 4)]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["11-point", "area"]),
+    st.sampled_from([Fraction(1, 2), Fraction(1, 4)]),
+)
 def test_equals_the_kit_read_line_by_line(seed: int, form: str, iou: Fraction) -> None:
     scenes = random_scenes(seed)
     result = fed(scenes, iou=float(iou), form=form)
@@ -88,7 +94,9 @@ def test_equals_the_kit_read_line_by_line(seed: int, form: str, iou: Fraction) -
 
 
 def test_eleven_points_are_the_floating_point_levels_of_the_published_figures() -> None:
-    """Three of ten objects do not reach 3 * .1, which is more than 3 / 10 in floating point; one of ten reaches .1."""
+    """Three of ten objects do not reach 3 * .1, which is more than 3 / 10 in floating point; one of ten
+    reaches .1.
+    """
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(10)]
     for count, levels in ((1, 2), (3, 3), (4, 5), (10, 11)):
         found = detections(boxes[:count], [0.5] * count, [0] * count)
@@ -100,7 +108,10 @@ def test_eleven_points_are_the_floating_point_levels_of_the_published_figures() 
 def test_perfect_is_one_and_nothing_found_is_zero(form: str) -> None:
     truth = sample([[10, 10, 40, 40], [50, 50, 200, 200]], [0, 1])
     result = fed([(detections(truth.boxes, [0.9, 0.8], truth.labels), truth)], form=form)
-    assert result["mAP"] == pytest.approx(1) and result["per_class"]["Platelets"] == {"AP": None, "objects": 0}
+    assert result["mAP"] == pytest.approx(1) and result["per_class"]["Platelets"] == {
+        "AP": None,
+        "objects": 0,
+    }
     assert fed([(detections([], [], []), truth)], form=form)["mAP"] == 0
 
 
@@ -117,7 +128,10 @@ def test_every_detection_of_a_difficult_object_is_ignored() -> None:
     assert fed([(found, truth)]) == {
         "protocol": VocAveragePrecision(NAMES).compute()["protocol"],
         "mAP": 1.0,
-        "per_class": {"RBC": {"AP": 1.0, "objects": 1}, **{name: {"AP": None, "objects": 0} for name in NAMES[1:]}},
+        "per_class": {
+            "RBC": {"AP": 1.0, "objects": 1},
+            **{name: {"AP": None, "objects": 0} for name in NAMES[1:]},
+        },
     }
 
 
@@ -126,7 +140,9 @@ def test_of_two_objects_with_the_same_overlap_the_first_counts() -> None:
     assert fed([(found, sample(twins, [0, 0], difficult=[False, True]))])["mAP"] == 1
     assert fed([(found, sample(twins, [0, 0], difficult=[True, False]))])["mAP"] == 0
     both = detections([[0, 0, 50, 50]] * 2, [0.9, 0.8], [0, 0])
-    assert fed([(both, sample(twins, [0, 0]))])["mAP"] == 0.5  # the second detection is a duplicate of the first
+    assert (
+        fed([(both, sample(twins, [0, 0]))])["mAP"] == 0.5
+    )  # the second detection is a duplicate of the first
 
 
 def test_registered_under_two_names() -> None:
@@ -136,11 +152,18 @@ def test_registered_under_two_names() -> None:
         .compute()["protocol"]
         .startswith("VOC box AP at IoU >= 0.7: 11-point")
     )
-    assert "area under" in METRICS.build({"name": "voc_ap"}, where="metric", given=given).compute()["protocol"]
+    assert (
+        "area under" in METRICS.build({"name": "voc_ap"}, where="metric", given=given).compute()["protocol"]
+    )
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"iou": 0.0}, r"iou must be in \(0, 1\]"), ({"iou": 50}, "iou must"), ({"form": "101"}, "form must be")]
+    "options, message",
+    [
+        ({"iou": 0.0}, r"iou must be in \(0, 1\]"),
+        ({"iou": 50}, "iou must"),
+        ({"form": "101"}, "form must be"),
+    ],
 )
 def test_unknown_options(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -153,7 +176,9 @@ def read_voc100(fixtures: Path, voc: Path) -> tuple[list[Scene], tuple[str, ...]
     for file in sorted((voc / "Annotations").glob("*.xml")):
         root = ElementTree.parse(file).getroot()
         objects = root.findall("object")
-        corners = np.array([[float(o.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")] for o in objects])
+        corners = np.array(
+            [[float(o.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
+        )
         truth = Sample(
             file.stem,
             file.name,
@@ -181,18 +206,25 @@ def test_known_answers_of_voc100(form: str, key: str) -> None:
     scenes, names = read_voc100(fixtures, shared("voc2012_100"))
     result = fed(scenes, names, form=form)
     assert result["mAP"] == pytest.approx(expected["mAP"], abs=1e-9)
-    assert {name: row["AP"] for name, row in result["per_class"].items()} == pytest.approx(expected["per_class"], abs=1e-9)
+    assert {name: row["AP"] for name, row in result["per_class"].items()} == pytest.approx(
+        expected["per_class"], abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("form, key", [("11-point", "AP_11pt"), ("area", "AP_all_points")])
 def test_known_answers_of_odm7(form: str, key: str) -> None:
-    """Published with x2 = x + width *and* inclusive pixels, so that its boxes are one pixel larger than their width says."""
+    """Published with x2 = x + width *and* inclusive pixels, so that its boxes are one pixel larger than their
+    width says.
+    """
     fixtures = shared("eval_fixtures")
     expected = json.loads((fixtures / "expected.json").read_text())["odm7"]["published"]
     scenes = []
     for file in sorted((fixtures / "odm7" / "gts").glob("*.txt")):
         objects = np.array([line.split()[1:] for line in file.read_text().splitlines()], float)
-        found = np.array([line.split()[1:] for line in (file.parent.parent / "dets" / file.name).read_text().splitlines()], float)
+        found = np.array(
+            [line.split()[1:] for line in (file.parent.parent / "dets" / file.name).read_text().splitlines()],
+            float,
+        )
         truth = sample(larger(objects), [0] * len(objects), image_id=file.stem, names=("object",))
         scenes.append((detections(larger(found[:, 1:]), found[:, 0], [0] * len(found), ("object",)), truth))
     for iou, average in zip(expected["iou"], expected[key]):

@@ -23,7 +23,11 @@ def shaken(module: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            for values, low, high in ((norm.running_var, 0.5, 2), (norm.weight, 0.5, 1.5), (norm.running_mean, -0.5, 0.5)):
+            for values, low, high in (
+                (norm.running_var, 0.5, 2),
+                (norm.weight, 0.5, 1.5),
+                (norm.running_mean, -0.5, 0.5),
+            ):
                 values.data.uniform_(low, high, generator=generator)
             norm.bias.data.uniform_(-0.5, 0.5, generator=generator)
 
@@ -78,5 +82,7 @@ def test_a_convolution_that_feeds_two_batchnorms_stays() -> None:
 
 
 def test_a_model_in_training_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"fold_batchnorm: the model is in training mode; call eval\(\) first"):
+    with pytest.raises(
+        ValueError, match=r"fold_batchnorm: the model is in training mode; call eval\(\) first"
+    ):
         fold_batchnorm(model("segmentation"))

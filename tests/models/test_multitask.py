@@ -15,7 +15,10 @@ from vistasks.types import SegmentationMap
 
 def model(*tasks: str, weights: dict[str, float] | None = None) -> MultiTaskModel:
     backbone, trunk = small_trunk()
-    names = {"detection": {"name": "region_classifier", "hidden": [16]}, "segmentation": {"name": "fcn8s", "hidden": 8}}
+    names = {
+        "detection": {"name": "region_classifier", "hidden": [16]},
+        "segmentation": {"name": "fcn8s", "hidden": 8},
+    }
     given = {"trunk": trunk, "classes": CLASSES}
     heads = {task: HEADS.build(names[task], where=task, given=given) for task in tasks}
     return MultiTaskModel(backbone, None, heads, weights or {})
@@ -32,14 +35,20 @@ def test_the_joint_model_runs_the_trunk_once() -> None:
 
 def test_each_task_says_the_same_alone_and_joint() -> None:
     joint, alone = model("detection", "segmentation").eval(), model("segmentation").eval()
-    alone.load_state_dict({k: v for k, v in joint.state_dict().items() if not k.startswith("heads.detection.")})
-    assert (joint.predict(scene())[0].segmentation.labels == alone.predict(scene())[0].segmentation.labels).all()
+    alone.load_state_dict(
+        {k: v for k, v in joint.state_dict().items() if not k.startswith("heads.detection.")}
+    )
+    assert (
+        joint.predict(scene())[0].segmentation.labels == alone.predict(scene())[0].segmentation.labels
+    ).all()
 
 
 def test_an_absent_task_adds_nothing() -> None:
     joint = model("detection", "segmentation").train()
     batch, bare = scene(), unlabelled(scene())
-    without_masks = replace(batch, segmentation=bare.segmentation, segmentation_labelled=bare.segmentation_labelled)
+    without_masks = replace(
+        batch, segmentation=bare.segmentation, segmentation_labelled=bare.segmentation_labelled
+    )
     terms = joint.loss(without_masks)
     assert terms["segmentation/cross_entropy"].item() == 0
     assert terms["detection/classification"].item() > 0
@@ -58,12 +67,17 @@ def test_a_batch_may_mix_samples_of_one_task_each() -> None:
     changed[0] = 0  # the first image is not labelled for segmentation: its mask says nothing
     torch.manual_seed(0)
     again = joint.loss(replace(mixed, segmentation=changed))
-    assert terms["segmentation/cross_entropy"].item() == pytest.approx(again["segmentation/cross_entropy"].item())
+    assert terms["segmentation/cross_entropy"].item() == pytest.approx(
+        again["segmentation/cross_entropy"].item()
+    )
     assert terms["segmentation/cross_entropy"].item() > 0 and terms["detection/classification"].item() > 0
 
 
 def test_loss_weights_scale_a_task() -> None:
-    plain, weighted = model("segmentation").eval(), model("segmentation", weights={"segmentation": 3.0}).eval()
+    plain, weighted = (
+        model("segmentation").eval(),
+        model("segmentation", weights={"segmentation": 3.0}).eval(),
+    )
     weighted.load_state_dict(plain.state_dict())
     key = "segmentation/cross_entropy"
     assert weighted.loss(scene())[key].item() == pytest.approx(3 * plain.loss(scene())[key].item(), rel=1e-5)
@@ -72,7 +86,9 @@ def test_loss_weights_scale_a_task() -> None:
 def test_padding_does_not_change_the_losses() -> None:
     joint = model("segmentation").eval()
     batch = scene(1)
-    padded = replace(batch, segmentation=torch.nn.functional.pad(batch.segmentation, (0, 0, 0, 32), value=255))
+    padded = replace(
+        batch, segmentation=torch.nn.functional.pad(batch.segmentation, (0, 0, 0, 32), value=255)
+    )
     padded = replace(padded, images=torch.nn.functional.pad(batch.images, (0, 0, 0, 32)))
     features = joint.features(padded)
     assert joint.heads["segmentation"](features, (96, 96)).shape[-2:] == (96, 96)
@@ -153,5 +169,7 @@ def test_bfloat16_changes_the_answers_little() -> None:
     joint.precision = torch.bfloat16
     near = joint.predict(batch)
     for one, other in zip(exact, near):
-        assert (one.segmentation.labels == other.segmentation.labels).mean() > 0.8  # random weights: many near ties
+        assert (
+            one.segmentation.labels == other.segmentation.labels
+        ).mean() > 0.8  # random weights: many near ties
         assert other.detections.scores.dtype == np.float32 and other.detections.boxes.dtype == np.float32

@@ -43,7 +43,9 @@ def test_what_a_view_sees_in_its_proposals_is_what_it_saw_in_the_picture() -> No
 
 @pytest.mark.parametrize("views", ["flip", "2,flip"])
 def test_boxes_are_those_of_every_view_fused(views: str) -> None:
-    """Each view by hand: a batch of the scaled and mirrored picture, predicted plainly, its boxes put back."""
+    """Each view by hand: a batch of the scaled and mirrored picture, predicted plainly, its boxes put
+    back.
+    """
     net, batch, test_time = joint(), scene(1), parse_views(views)
     answers = []
     for view in test_time.views:

@@ -62,7 +62,10 @@ def test_its_state_is_in_the_models(name: str) -> None:
 def test_uncertainty_settles_at_the_optimum() -> None:
     """e^-s L + s / 2 is least at e^-s = 1 / (2 L)."""
     weighting = UncertaintyWeights(tasks=TASKS, speed=1.0)
-    losses = {"detection": {"a": torch.tensor(3.0), "b": torch.tensor(1.0)}, "segmentation": {"c": torch.tensor(0.1)}}
+    losses = {
+        "detection": {"a": torch.tensor(3.0), "b": torch.tensor(1.0)},
+        "segmentation": {"c": torch.tensor(0.1)},
+    }
     optimizer = torch.optim.Adam(weighting.parameters(), lr=0.05)
     for _ in range(400):
         terms = weighting(losses, YES)
@@ -80,7 +83,11 @@ def test_uncertainty_is_left_alone_by_what_a_batch_does_not_label() -> None:
     assert all(parameter.grad is None or parameter.grad == 0 for parameter in learner.weighting.parameters())
     learner.active = ("detection",)
     learner.zero_grad()
-    assert set(learner.loss(scene())) == {"detection/classification", "detection/box", "weighting/log_variance"}
+    assert set(learner.loss(scene())) == {
+        "detection/classification",
+        "detection/box",
+        "weighting/log_variance",
+    }
     total(learner, scene()).backward()
     grads = {name: parameter.grad for name, parameter in learner.weighting.named_parameters()}
     assert grads["log_variance.segmentation"] is None and grads["log_variance.detection"] != 0
@@ -106,12 +113,16 @@ def test_gradient_norms_become_equal_and_factors_sum_to_the_tasks() -> None:
     for _ in range(3):
         terms = weighting(pull.losses(), YES)
         torch.stack(list(terms.values())).sum().backward()
-    assert weighting.factors()["detection"] == pytest.approx(1.8) and weighting.factors()["segmentation"] == pytest.approx(0.2)
+    assert weighting.factors()["detection"] == pytest.approx(1.8) and weighting.factors()[
+        "segmentation"
+    ] == pytest.approx(0.2)
     assert weighting.norm.tolist() == pytest.approx([math.sqrt(18), 9 * math.sqrt(18)])
     weighting.eval()
     before = {name: value.clone() for name, value in weighting.named_buffers()}
     torch.stack(list(weighting(pull.losses(), YES).values())).sum().backward()
-    assert all(torch.equal(value, before[name]) for name, value in weighting.named_buffers()), "only training measures"
+    assert all(torch.equal(value, before[name]) for name, value in weighting.named_buffers()), (
+        "only training measures"
+    )
 
 
 def test_gradient_norm_targets_and_limit() -> None:
@@ -147,15 +158,26 @@ def test_in_a_model_both_tasks_pull_equally_hard() -> None:
     norms = learner.weighting.norm.clone()
     total(learner, batch).backward()
     total(learner, scene()).backward()
-    assert learner.weighting.norm[1].item() == pytest.approx(norms[1].item(), rel=1e-3), "an unlabelled batch has no norm"
+    assert learner.weighting.norm[1].item() == pytest.approx(norms[1].item(), rel=1e-3), (
+        "an unlabelled batch has no norm"
+    )
 
 
 @pytest.mark.parametrize(
     "options, expected",
     [
-        ({"name": "gradnorm"}, r"model\.weighting\.name: unknown loss weighting 'gradnorm'\. Did you mean 'gradient_norm'\?"),
-        ({"name": "gradient_norm", "targets": {"boxes": 1}}, "targets names boxes; the heads are: detection, segmentation"),
-        ({"name": "gradient_norm", "momentum": 1}, r"expected 0 <= momentum < 1 and alpha >= 0; received 1\.0 and 0\.0"),
+        (
+            {"name": "gradnorm"},
+            r"model\.weighting\.name: unknown loss weighting 'gradnorm'\. Did you mean 'gradient_norm'\?",
+        ),
+        (
+            {"name": "gradient_norm", "targets": {"boxes": 1}},
+            "targets names boxes; the heads are: detection, segmentation",
+        ),
+        (
+            {"name": "gradient_norm", "momentum": 1},
+            r"expected 0 <= momentum < 1 and alpha >= 0; received 1\.0 and 0\.0",
+        ),
         ({"name": "uncertainty", "speed": 0}, r"model\.weighting\.speed: Input should be greater than 0"),
     ],
 )

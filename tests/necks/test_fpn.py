@@ -36,13 +36,17 @@ def test_the_contract_names_wrong_channels() -> None:
 
 
 def test_strides_are_chosen() -> None:
-    neck = NECKS.build({"name": "fpn", "channels": 5, "strides": [16, 4]}, where="model.neck", given={"in_channels": TRUNK})
+    neck = NECKS.build(
+        {"name": "fpn", "channels": 5, "strides": [16, 4]}, where="model.neck", given={"in_channels": TRUNK}
+    )
     assert neck.channels == {4: 5, 16: 5}
     check_neck(neck, TRUNK)
 
 
 def test_the_finest_map_is_the_papers_sum() -> None:
-    """Lin et al. 2017, figure 3, with strides 4 and 8: P4 = conv3x3(lateral(C4) + nearest upsampling of lateral(C8))."""
+    """Lin et al. 2017, figure 3, with strides 4 and 8: P4 = conv3x3(lateral(C4) + nearest upsampling of
+    lateral(C8)).
+    """
     neck = FPN(in_channels={4: 3, 8: 5}, channels=4)
     maps = {4: torch.randn(1, 3, 6, 4), 8: torch.randn(1, 5, 3, 2)}
     found = neck(Features(maps=maps)).maps
@@ -50,7 +54,9 @@ def test_the_finest_map_is_the_papers_sum() -> None:
     torch.testing.assert_close(found[8], neck.output["8"](coarse))
     up = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
     last = neck.output["4"]
-    torch.testing.assert_close(found[4], F.conv2d(neck.lateral["4"](maps[4]) + up, last.weight, last.bias, padding=1))
+    torch.testing.assert_close(
+        found[4], F.conv2d(neck.lateral["4"](maps[4]) + up, last.weight, last.bias, padding=1)
+    )
 
 
 def test_it_stands_on_a_real_trunk() -> None:

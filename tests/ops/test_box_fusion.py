@@ -1,4 +1,6 @@
-"""Weighted boxes fusion: an example by hand, the paper's loop as the referee, and what must not change the result."""
+"""Weighted boxes fusion: an example by hand, the paper's loop as the referee, and what must not change the
+result.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ from hypothesis import strategies as st
 from vistasks.ops.box_fusion import BoxFusion, fuse_boxes, fuse_detections
 from vistasks.types import Detections
 
-RULES = [BoxFusion(score=score, agreement=agreement) for score in ("mean", "max") for agreement in ("sources", "boxes", "none")]
+RULES = [
+    BoxFusion(score=score, agreement=agreement)
+    for score in ("mean", "max")
+    for agreement in ("sources", "boxes", "none")
+]
 
 
 def detections(*found: tuple[list[float], float, int]) -> Detections:
@@ -21,7 +27,12 @@ def detections(*found: tuple[list[float], float, int]) -> Detections:
 
 
 def literally(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, sources: np.ndarray, count: int, fusion: BoxFusion
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray,
+    count: int,
+    fusion: BoxFusion,
 ) -> list[tuple]:
     """Section 3 of the paper, line by line, one class after the other."""
     results = []
@@ -40,7 +51,9 @@ def literally(
             fused[best] = np.average(boxes[clusters[best]], axis=0, weights=scores[clusters[best]])
         for members, box in zip(clusters, fused):
             score = scores[members].mean() if fusion.score == "mean" else scores[members].max()
-            share = {"sources": len(set(sources[members])), "boxes": min(len(members), count), "none": count}[fusion.agreement]
+            share = {"sources": len(set(sources[members])), "boxes": min(len(members), count), "none": count}[
+                fusion.agreement
+            ]
             results.append((score * share / count, int(label), *box))
     return sorted(results)
 
@@ -56,12 +69,18 @@ def random_boxes(seed: int, number: int = 60, count: int = 4) -> tuple[np.ndarra
     places = generator.uniform(0, 80, (6, 2))[generator.integers(0, 6, number)]
     corner = places + generator.normal(0, 2, (number, 2))
     boxes = np.concatenate([corner, corner + 20 + generator.normal(0, 2, (number, 2))], axis=1)
-    return boxes, generator.uniform(0.05, 1, number), generator.integers(0, 3, number), generator.integers(0, count, number)
+    return (
+        boxes,
+        generator.uniform(0.05, 1, number),
+        generator.integers(0, 3, number),
+        generator.integers(0, count, number),
+    )
 
 
 def test_an_example_by_hand() -> None:
-    """Two of three sources see one object: IoU 90/110 = .82. Its box: (.9 * 0 + .6 * 1) / 1.5 = .4, (.9 * 10 + .6 * 11) / 1.5 =
-    10.4; its score: (.9 + .6) / 2 * 2/3 = .5. The same place in another class, and a box elsewhere, stay alone: .6/3 and .3/3."""
+    """Two of three sources see one object: IoU 90/110 = .82. Its box: (.9 * 0 + .6 * 1) / 1.5 = .4, (.9 * 10
+    + .6 * 11) / 1.5 = 10.4; its score: (.9 + .6) / 2 * 2/3 = .5. The same place in another class, and a box
+    elsewhere, stay alone: .6/3 and .3/3."""
     first = detections(([0, 0, 10, 10], 0.9, 0), ([50, 50, 60, 60], 0.3, 0))
     second = detections(([1, 0, 11, 10], 0.6, 0), ([0, 0, 10, 10], 0.6, 1))
     found = fuse_detections([first, second, detections()], BoxFusion())
@@ -89,7 +108,9 @@ def test_the_rules_of_the_score() -> None:
 
 
 def test_one_source_whose_boxes_are_apart_stays_as_it_is() -> None:
-    one = detections(([0.1, 0.2, 10.3, 10.4], 0.7, 0), ([30, 30, 44.4, 55.5], 0.61, 1), ([0, 0, 10, 5], 0.333, 0))
+    one = detections(
+        ([0.1, 0.2, 10.3, 10.4], 0.7, 0), ([30, 30, 44.4, 55.5], 0.61, 1), ([0, 0, 10, 5], 0.333, 0)
+    )
     for rule in RULES:
         found = fuse_detections([one], rule)
         assert np.array_equal(found.boxes, one.boxes) and np.array_equal(found.scores, one.scores)
@@ -116,8 +137,8 @@ def test_the_papers_loop(rule: BoxFusion, seed: int) -> None:
 
 
 def test_votes_by_hand() -> None:
-    """Votes 3 and 1. The box: (3 * .9 * 0 + .6 * 1) / (2.7 + .6) = .1818; its score: (3 * .9 + .6) / 4 = .825. What only one of
-    them sees: .4 * 3/4 and .4 * 1/4."""
+    """Votes 3 and 1. The box: (3 * .9 * 0 + .6 * 1) / (2.7 + .6) = .1818; its score: (3 * .9 + .6) / 4 =
+    .825. What only one of them sees: .4 * 3/4 and .4 * 1/4."""
     first = detections(([0, 0, 10, 10], 0.9, 0), ([50, 50, 60, 60], 0.4, 0))
     second = detections(([1, 0, 11, 10], 0.6, 0), ([80, 80, 90, 90], 0.4, 0))
     found = fuse_detections([first, second], BoxFusion(), votes=[3, 1])
@@ -131,7 +152,9 @@ def test_two_votes_are_two_sources_that_agree(rule: BoxFusion) -> None:
     found = fuse_boxes(boxes, scores, labels, sources, votes=np.array([2.0, 1, 1]), fusion=rule)
     copy = sources == 0
     twice = [np.concatenate([values, values[copy]]) for values in (boxes, scores, labels)]
-    expected = fuse_boxes(*twice, np.concatenate([sources, np.full(copy.sum(), 3)]), votes=np.ones(4), fusion=rule)
+    expected = fuse_boxes(
+        *twice, np.concatenate([sources, np.full(copy.sum(), 3)]), votes=np.ones(4), fusion=rule
+    )
     for a, b in zip(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
@@ -145,11 +168,22 @@ def test_neither_the_order_of_the_boxes_nor_the_numbers_of_the_sources_matter(se
     order, renamed = generator.permutation(30), generator.permutation(4)
     votes, back = np.array([2.0, 0.5, 1.0, 0.5]), np.argsort(renamed)
     found = fuse_boxes(boxes, scores, labels, sources, votes=votes, fusion=BoxFusion())
-    again = fuse_boxes(boxes[order], scores[order], labels[order], renamed[sources[order]], votes=votes[back], fusion=BoxFusion())
+    again = fuse_boxes(
+        boxes[order],
+        scores[order],
+        labels[order],
+        renamed[sources[order]],
+        votes=votes[back],
+        fusion=BoxFusion(),
+    )
     for a, b in zip(found, again):
         assert np.array_equal(a, b)
     hull = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float32)
-    assert (found[0][:, :2] >= hull[:2]).all() and (found[0][:, 2:] <= hull[2:]).all() and (found[1] <= scores.max() + 1e-6).all()
+    assert (
+        (found[0][:, :2] >= hull[:2]).all()
+        and (found[0][:, 2:] <= hull[2:]).all()
+        and (found[1] <= scores.max() + 1e-6).all()
+    )
 
 
 def test_nothing_found_and_a_limit() -> None:

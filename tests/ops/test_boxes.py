@@ -9,7 +9,17 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistasks.ops.boxes import CLIP, box_iof, box_iou, clip_boxes, decode, encode, has_sides, paired_iou, scale_boxes
+from vistasks.ops.boxes import (
+    CLIP,
+    box_iof,
+    box_iou,
+    clip_boxes,
+    decode,
+    encode,
+    has_sides,
+    paired_iou,
+    scale_boxes,
+)
 
 SIZE = (300, 400)
 
@@ -159,6 +169,8 @@ def test_scaling_there_and_back() -> None:
 
 
 def test_has_sides() -> None:
-    boxes = torch.tensor([[0.0, 0, 2, 3], [0, 0, 0, 3], [5, 5, 4, 9], [0, 0, float("nan"), 3], [0, 0, 0.5, 3]])
+    boxes = torch.tensor(
+        [[0.0, 0, 2, 3], [0, 0, 0, 3], [5, 5, 4, 9], [0, 0, float("nan"), 3], [0, 0, 0.5, 3]]
+    )
     assert has_sides(boxes).tolist() == [True, False, False, False, True]
     assert has_sides(boxes, 1.0).tolist() == [True, False, False, False, False]

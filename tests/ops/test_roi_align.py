@@ -9,7 +9,9 @@ from vistasks.ops.roi_align import gather_roi_align
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("size, stride, samples", [(7, 8, 2), (3, 16, 1), (1, 4, 3)])
-def test_it_gives_torchvisions_values(memory: torch.memory_format, size: int, stride: int, samples: int) -> None:
+def test_it_gives_torchvisions_values(
+    memory: torch.memory_format, size: int, stride: int, samples: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 5, 12, 9, generator=generator).to(memory_format=memory)
     corner = torch.rand(60, 2, generator=generator) * torch.tensor([9.0, 12.0]) * stride
@@ -24,4 +26,9 @@ def test_it_gives_torchvisions_values(memory: torch.memory_format, size: int, st
 
 
 def test_without_regions() -> None:
-    assert gather_roi_align(torch.zeros(1, 4, 3, 3), torch.zeros(0, 5), size=7, stride=8).shape == (0, 4, 7, 7)
+    assert gather_roi_align(torch.zeros(1, 4, 3, 3), torch.zeros(0, 5), size=7, stride=8).shape == (
+        0,
+        4,
+        7,
+        7,
+    )

@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vistasks.proposals.cache import SUFFIX, TEMPORARY, CachedProposals, DamagedEntry, clear, decoded, encoded, evict
+from vistasks.proposals.cache import (
+    SUFFIX,
+    TEMPORARY,
+    CachedProposals,
+    DamagedEntry,
+    clear,
+    decoded,
+    encoded,
+    evict,
+)
 from vistasks.types import Sample
 
 
@@ -26,7 +35,10 @@ class Counting:
     def __call__(self, sample: Sample) -> np.ndarray:
         self.calls += 1
         count = 1 + int(sample.image[0, 0, 0]) % 50
-        return np.tile(np.array([[0, 0, 4, 4]], np.float32), (count, 1)) + np.arange(count, dtype=np.float32)[:, None] / 100
+        return (
+            np.tile(np.array([[0, 0, 4, 4]], np.float32), (count, 1))
+            + np.arange(count, dtype=np.float32)[:, None] / 100
+        )
 
 
 def _sample(value: int, height: int = 8, width: int = 8) -> Sample:
@@ -79,7 +91,8 @@ def test_without_a_key_nothing_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-3], lambda b: b"", lambda b: b[:60] + bytes([b[60] ^ 1]) + b[61:], lambda b: b + b"x"]
+    "damage",
+    [lambda b: b[:-3], lambda b: b"", lambda b: b[:60] + bytes([b[60] ^ 1]) + b[61:], lambda b: b + b"x"],
 )
 def test_damaged_entry_is_noticed_and_computed_again(tmp_path: Path, damage) -> None:
     method = Counting()
@@ -123,7 +136,11 @@ def test_size_limit_evicts_the_longest_unused(tmp_path: Path) -> None:
     limited = CachedProposals(method, tmp_path, max_bytes=total)
     limited(_sample(49))
     assert sum(path.stat().st_size for path in _files(tmp_path)) <= total
-    assert limited.has(_sample(10).image) and limited.has(_sample(49).image) and not limited.has(_sample(11).image)
+    assert (
+        limited.has(_sample(10).image)
+        and limited.has(_sample(49).image)
+        and not limited.has(_sample(11).image)
+    )
     assert evict(tmp_path, 10**9) == 0
     with pytest.raises(ValueError, match="max_bytes must be at least 1"):
         CachedProposals(method, tmp_path, max_bytes=0)
@@ -134,7 +151,12 @@ def test_clear_removes_only_what_is_ours(tmp_path: Path) -> None:
     for value in range(5):
         cached(_sample(value))
     part = cached.path(_sample(0).image).parent
-    others = [tmp_path / "photo.jpg", part / "notes.txt", part / f"mine{SUFFIX}", tmp_path / "ab" / "deep" / f"x{SUFFIX}"]
+    others = [
+        tmp_path / "photo.jpg",
+        part / "notes.txt",
+        part / f"mine{SUFFIX}",
+        tmp_path / "ab" / "deep" / f"x{SUFFIX}",
+    ]
     running, abandoned = part / f"{TEMPORARY}1{SUFFIX}", part / f"{TEMPORARY}2{SUFFIX}"
     for path in [*others, running, abandoned]:
         path.parent.mkdir(parents=True, exist_ok=True)

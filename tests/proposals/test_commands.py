@@ -77,9 +77,18 @@ def test_compute_needs_a_cache(tmp_path: Path) -> None:
 def test_report_shows_writes_and_plots(tmp_path: Path) -> None:
     console, json_path, plot_path = _console(), tmp_path / "new" / "report.json", tmp_path / "plot.png"
     method = CachedProposals(Grid(max_boxes=200), tmp_path / "cache")
-    assert report_command(Pictures(), method, json_path=json_path, plot_path=plot_path, threads=2, console=console) == 0
+    assert (
+        report_command(
+            Pictures(), method, json_path=json_path, plot_path=plot_path, threads=2, console=console
+        )
+        == 0
+    )
     result = json.loads(json_path.read_text())
-    assert result["pictures"] == result["objects"] == 12 and set(result["abo"]) == {"cat", "dog"} and result["seconds"] > 0
+    assert (
+        result["pictures"] == result["objects"] == 12
+        and set(result["abo"]) == {"cat", "dog"}
+        and result["seconds"] > 0
+    )
     assert result["method"].startswith("grid-1") and result["boxes"] <= 200
     recalls = [row["recall"]["0.5"] for row in result["budgets"].values()]
     assert recalls == sorted(recalls) and recalls[-1] > 0.5
@@ -95,12 +104,17 @@ def test_report_of_a_method_without_a_key(tmp_path: Path) -> None:
 
 
 def test_report_of_a_union_has_its_members(tmp_path: Path) -> None:
-    console, method = _console(), Union([{"name": "grid", "max_boxes": 50}, {"name": "ground_truth_jitter", "copies": 2}])
+    console, method = (
+        _console(),
+        Union([{"name": "grid", "max_boxes": 50}, {"name": "ground_truth_jitter", "copies": 2}]),
+    )
     report_command(Pictures(), method, json_path=tmp_path / "r.json", console=console)
     result = json.loads((tmp_path / "r.json").read_text())
     grid, jitter = result["members"].values()
     assert result["boxes"] == grid["boxes"] + jitter["boxes"] and jitter["boxes"] == 3
-    assert result["recall_by_class"]["0.9"] == {"cat": 1, "dog": 1} and grid["recall_by_class"]["0.9"]["dog"] < 1
+    assert (
+        result["recall_by_class"]["0.9"] == {"cat": 1, "dog": 1} and grid["recall_by_class"]["0.9"]["dog"] < 1
+    )
     assert "GroundTruthJitter alone" in _said(console)
 
 

@@ -15,11 +15,15 @@ CODE = "import numpy as np; from vistasks.proposals.graph_segmentation import fi
 
 def _run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    return subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, cwd=folder, env=variables)
+    return subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, cwd=folder, env=variables
+    )
 
 
 def _copy(folder: Path) -> Path:
-    shutil.copytree(Path(vistasks.__file__).parent, folder / "vistasks", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(vistasks.__file__).parent, folder / "vistasks", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return folder
 
 
@@ -27,7 +31,9 @@ def test_announced_at_the_first_call_of_an_installation_only(tmp_path: Path) -> 
     folder = _copy(tmp_path)
     first, second = _run(folder), _run(folder)
     assert first.stdout == second.stdout == "0\n"
-    assert first.stderr.startswith("compiling selective search once (about ") and first.stderr.count("\n") == 1
+    assert (
+        first.stderr.startswith("compiling selective search once (about ") and first.stderr.count("\n") == 1
+    )
     assert second.stderr == ""
 
 

@@ -35,8 +35,12 @@ def test_two_halves_are_two_regions() -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 400), st.integers(0, 30), st.integers(0, 2**32 - 1))
-def test_labels_cover_the_picture_in_raster_order_and_regions_are_connected(height, width, k, min_size, seed) -> None:
+@given(
+    st.integers(1, 24), st.integers(1, 24), st.integers(0, 400), st.integers(0, 30), st.integers(0, 2**32 - 1)
+)
+def test_labels_cover_the_picture_in_raster_order_and_regions_are_connected(
+    height, width, k, min_size, seed
+) -> None:
     image = np.random.default_rng(seed).integers(0, 4, (height, width, 3)).astype(np.uint8) * 60
     labels = graph_segmentation(image, k, 0, min_size)
     values, first = np.unique(labels, return_index=True)
@@ -49,7 +53,9 @@ def test_labels_cover_the_picture_in_raster_order_and_regions_are_connected(heig
 
 
 def test_coarser_regions_are_unions_with_the_sizes_of_the_finer() -> None:
-    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8), (0, 0), 3)
+    image = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8), (0, 0), 3
+    )
     planes = smoothed_planes(np.ascontiguousarray(image.transpose(2, 0, 1)), 0.8)
     labels, size, internal, first, second, weight = segment(planes, 20, 5, 4.0)
     np.testing.assert_array_equal(size, np.bincount(labels))
@@ -79,7 +85,9 @@ def _touching_pixels(labels: np.ndarray) -> set[tuple[int, int]]:
     ids=["float", "empty", "one axis", "list"],
 )
 def test_refuses_what_is_no_picture(image) -> None:
-    with pytest.raises(ValueError, match=r"graph_segmentation: expected an \(H, W\) or \(H, W, C\) uint8 array"):
+    with pytest.raises(
+        ValueError, match=r"graph_segmentation: expected an \(H, W\) or \(H, W, C\) uint8 array"
+    ):
         graph_segmentation(image, 100, 0.8, 20)
 
 

@@ -67,7 +67,9 @@ def _by_the_paper(regions: Regions, similarities: str) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(("similarities", "common"), [("CTSF", 1.0), ("TSF", 0.9), ("C", 0.9), ("F", 0.9)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_same_hierarchy_as_the_paper(similarities: str, common: float, seed: int) -> None:
-    """Box for box with all four similarities; with fewer of them small regions tie, and ties may go either way."""
+    """Box for box with all four similarities; with fewer of them small regions tie, and ties may go either
+    way.
+    """
     regions = initial_regions(_picture(seed), "Lab", (20,), 12)[0]
     assert len(regions.size) > 20
     ours = [tuple(row) for row in hierarchy(regions, similarities)[0].tolist()]
@@ -97,5 +99,7 @@ def test_region_boxes_are_tight() -> None:
     image = np.zeros((12, 16, 3), dtype=np.uint8)
     image[3:7, 4:9] = 255
     regions = initial_regions(image, "I", (1,), 1)[0]
-    assert [4, 3, 9, 7] in hierarchy(regions, "S")[0].tolist() or len(regions.size) > 2  # the smoothing may leave a rim
+    assert [4, 3, 9, 7] in hierarchy(regions, "S")[0].tolist() or len(
+        regions.size
+    ) > 2  # the smoothing may leave a rim
     assert regions.box[:, 2:].max(axis=0).tolist() == [16, 12]

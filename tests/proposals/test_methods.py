@@ -32,9 +32,13 @@ def _build(name: str, folder: Path) -> ProposalMethod:
     return PROPOSALS.build(options, where="proposals.method")
 
 
-@pytest.mark.parametrize("name", [name for name in PROPOSALS if name not in ("peer", "class_map")])  # tested elsewhere
+@pytest.mark.parametrize(
+    "name", [name for name in PROPOSALS if name not in ("peer", "class_map")]
+)  # tested elsewhere
 @pytest.mark.parametrize("size", [(80, 100), (1, 1), (3, 200)])
-def test_every_method_gives_valid_boxes_and_the_same_ones_again(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_every_method_gives_valid_boxes_and_the_same_ones_again(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
     method = _build(name, tmp_path)
     assert isinstance(method, ProposalMethod)
     sample = _sample(*size)
@@ -60,7 +64,9 @@ def test_keys_tell_options_apart() -> None:
         )
     }
     assert len(keys) == 8
-    assert PROPOSALS.build({"name": "selective_search", "threads": 2}, where="p").key in keys  # the same boxes
+    assert (
+        PROPOSALS.build({"name": "selective_search", "threads": 2}, where="p").key in keys
+    )  # the same boxes
 
 
 def test_grid_covers_the_picture_and_begins_with_the_largest() -> None:
@@ -86,7 +92,9 @@ def test_jitter_begins_with_the_objects_and_stays_near_them() -> None:
     copies = boxes[2:].reshape(30, 2, 4)
     sides = np.tile(BOXES[:, 2:] - BOXES[:, :2], 2)
     assert (np.abs(copies - BOXES) <= 0.2 * sides + 1e-4).all()
-    assert not np.array_equal(GroundTruthJitter(30)(_sample(image_id="dog")), GroundTruthJitter(30)(_sample()))
+    assert not np.array_equal(
+        GroundTruthJitter(30)(_sample(image_id="dog")), GroundTruthJitter(30)(_sample())
+    )
 
 
 @pytest.mark.parametrize("options", [{"copies": -1}, {"strength": 0.5}])
@@ -133,5 +141,7 @@ def test_file_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"flat\.npz: 'cat' must be \(P, 4\) numbers, not \(4,\)"):
         File(str(tmp_path / "flat.npz"))
     np.savez(tmp_path / "dog.npz", dog=BOXES)
-    with pytest.raises(ValueError, match=r"no proposals for image 'cat' \(cat\.jpg\); it has, for example: dog"):
+    with pytest.raises(
+        ValueError, match=r"no proposals for image 'cat' \(cat\.jpg\); it has, for example: dog"
+    ):
         File(str(tmp_path / "dog.npz"))(_sample())

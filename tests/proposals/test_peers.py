@@ -29,7 +29,9 @@ def _sample(value: int = 0) -> Sample:
     return Sample("a", "a.png", np.full((30, 50, 3), value, np.uint8))
 
 
-def test_boxes_of_the_other_library_inside_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_of_the_other_library_inside_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dlib.py").write_text(DLIB)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     method = PeerProposals(sys.executable, method="dlib", max_boxes=3)
@@ -41,7 +43,9 @@ def test_boxes_of_the_other_library_inside_the_picture(tmp_path: Path, monkeypat
         each.close()
 
 
-def test_with_a_full_cache_the_other_python_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_full_cache_the_other_python_is_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dlib.py").write_text(DLIB)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     method = CachedProposals(there := PeerProposals(sys.executable, method="dlib"), tmp_path / "cache")
@@ -50,5 +54,7 @@ def test_with_a_full_cache_the_other_python_is_not_needed(tmp_path: Path, monkey
     options = {"name": "peer", "python": "/nowhere/python", "method": "dlib"}
     elsewhere = build_proposals(ProposalsConfig(method=options, cache=str(tmp_path / "cache")))
     assert elsewhere(_sample()).tolist() == kept.tolist()
-    with pytest.raises(ValueError, match=r"/nowhere/python: cannot be run .*pip install opencv-contrib-python"):
+    with pytest.raises(
+        ValueError, match=r"/nowhere/python: cannot be run .*pip install opencv-contrib-python"
+    ):
         elsewhere(_sample(9))

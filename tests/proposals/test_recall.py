@@ -19,7 +19,9 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 def test_overlaps_are_torchvision_s() -> None:
     rng = np.random.default_rng(0)
     a, b = _boxes(rng, 7), _boxes(rng, 9)
-    np.testing.assert_allclose(overlaps(a, b), box_iou(torch.from_numpy(a), torch.from_numpy(b)).numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        overlaps(a, b), box_iou(torch.from_numpy(a), torch.from_numpy(b)).numpy(), atol=1e-6
+    )
 
 
 def test_best_overlaps_are_those_of_the_first_boxes() -> None:
@@ -40,7 +42,9 @@ def _sample() -> Sample:
 
 
 def test_numbers_by_hand() -> None:
-    """The second object is met exactly by the 11th box, the first with IoU .6; difficult objects and crowds do not count."""
+    """The second object is met exactly by the 11th box, the first with IoU .6; difficult objects and crowds
+    do not count.
+    """
     boxes = np.array([[0, 0, 10, 6]] + [[90, 90, 99, 99]] * 9 + [[20, 20, 40, 40]], np.float32)
     recall = ProposalRecall(("cat", "dog", "cow"), (10, 100))
     recall.update(_sample(), boxes)
@@ -48,9 +52,15 @@ def test_numbers_by_hand() -> None:
     assert (result["pictures"], result["objects"], result["boxes"]) == (1, 2, 11)
     assert result["abo"] == pytest.approx({"cat": 0.6, "cow": 1.0})
     ten, every = result["budgets"]["10"], result["budgets"]["all"]
-    assert ten["recall"] == {"0.5": 0.5, "0.7": 0, "0.9": 0} and every["recall"] == {"0.5": 1, "0.7": 0.5, "0.9": 0.5}
+    assert ten["recall"] == {"0.5": 0.5, "0.7": 0, "0.9": 0} and every["recall"] == {
+        "0.5": 1,
+        "0.7": 0.5,
+        "0.9": 0.5,
+    }
     assert ten["mean_best_overlap"] == pytest.approx(0.3) and every["mabo"] == pytest.approx(0.8)
-    assert ten["average_recall"] == pytest.approx(3 / 20) and every["average_recall"] == pytest.approx(13 / 20)
+    assert ten["average_recall"] == pytest.approx(3 / 20) and every["average_recall"] == pytest.approx(
+        13 / 20
+    )
     assert result["budgets"]["100"] == every
 
 
@@ -68,4 +78,8 @@ def test_without_pictures_or_objects_there_are_no_numbers() -> None:
     assert recall.compute()["budgets"]["all"]["mabo"] is None
     recall.update(Sample("a", "a.png", np.zeros((4, 4, 3), np.uint8)), np.zeros((0, 4), np.float32))
     result = recall.compute()
-    assert result["pictures"] == 1 and result["budgets"]["all"]["recall"] == {"0.5": None, "0.7": None, "0.9": None}
+    assert result["pictures"] == 1 and result["budgets"]["all"]["recall"] == {
+        "0.5": None,
+        "0.7": None,
+        "0.9": None,
+    }

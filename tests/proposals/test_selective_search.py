@@ -20,7 +20,11 @@ def _checked(image: np.ndarray, mode: str = "fast", **options) -> np.ndarray:
     boxes = selective_search(image, mode, **options)
     height, width = image.shape[:2]
     assert boxes.dtype == np.float32 and boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes)
-    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+    assert (
+        (boxes[:, :2] >= 0).all()
+        and (boxes[:, 2:] <= (width, height)).all()
+        and (boxes[:, 2:] > boxes[:, :2]).all()
+    )
     assert len(np.unique(boxes, axis=0)) == len(boxes)
     return boxes
 
@@ -61,9 +65,14 @@ def test_two_thousand_pictures_of_any_size_content_and_dtype() -> None:
     _fuzz(2000, 1)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2), (1, 500, 3), (500, 1, 4), (6, 300, 3), (300, 6), (2, 30_000, 3)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 3), (1, 2), (1, 500, 3), (500, 1, 4), (6, 300, 3), (300, 6), (2, 30_000, 3)]
+)
 def test_extreme_shapes(shape: tuple[int, ...]) -> None:
-    for image in (np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)):
+    for image in (
+        np.zeros(shape, np.uint8),
+        np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8),
+    ):
         boxes = _checked(image)
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         assert areas.max() > 0.8 * shape[0] * shape[1]  # the whole picture, or what is nearly that
@@ -120,7 +129,10 @@ def test_same_boxes_in_another_process() -> None:
         "print(s(i, threads={}).tolist())"
     )
     results = [
-        subprocess.run([sys.executable, "-c", code.format(n)], capture_output=True, text=True, check=True).stdout for n in (1, 2)
+        subprocess.run(
+            [sys.executable, "-c", code.format(n)], capture_output=True, text=True, check=True
+        ).stdout
+        for n in (1, 2)
     ]
     assert results[0] == results[1] and len(results[0]) > 1000
 
@@ -184,7 +196,9 @@ def _best_overlaps(folder: str, step: int) -> tuple[np.ndarray, np.ndarray]:
         for item in tree.iter("object"):
             if (item.findtext("difficult") or "0").strip() == "1":
                 continue
-            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            x1, y1, x2, y2 = (
+                float(item.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
+            )
             x1, y1 = x1 - 1, y1 - 1
             sides = np.minimum(boxes[:, 2:], (x2, y2)) - np.maximum(boxes[:, :2], (x1, y1))
             shared_area = sides.clip(0).prod(axis=1)
@@ -198,9 +212,15 @@ def _best_overlaps(folder: str, step: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("folder", "step", "mean", "half", "seventy"),
     # a little under what it reaches on these pictures, so that a loss is seen
-    [("bccd", 40, 0.76, 0.96, 0.74), ("voc2012_100", 10, 0.76, 0.93, 0.70), ("voc2012_animals", 28, 0.78, 0.91, 0.78)],
+    [
+        ("bccd", 40, 0.76, 0.96, 0.74),
+        ("voc2012_100", 10, 0.76, 0.93, 0.70),
+        ("voc2012_animals", 28, 0.78, 0.91, 0.78),
+    ],
 )
-def test_finds_the_objects_of_real_pictures(folder: str, step: int, mean: float, half: float, seventy: float) -> None:
+def test_finds_the_objects_of_real_pictures(
+    folder: str, step: int, mean: float, half: float, seventy: float
+) -> None:
     best, few = _best_overlaps(folder, step)
     assert best.mean() >= mean and (best >= 0.5).mean() >= half and (best >= 0.7).mean() >= seventy
     assert few.mean() >= 0.6 * mean  # the rank puts good boxes first

@@ -61,10 +61,29 @@ def test_regions_are_painted_in_their_mean_colour() -> None:
     assert picture[0, 3].tolist() == [255, 255, 255]  # the line between them
 
 
-def test_the_command_writes_the_sheet(image: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_sheet(
+    image: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), image)
     output = tmp_path / "out" / "stages.jpg"
-    assert main(["proposals", "stages", "--image", str(tmp_path / "a.png"), "--output", str(output), "--mode", "single"]) == 0
+    assert (
+        main(
+            [
+                "proposals",
+                "stages",
+                "--image",
+                str(tmp_path / "a.png"),
+                "--output",
+                str(output),
+                "--mode",
+                "single",
+            ]
+        )
+        == 0
+    )
     assert cv2.imread(str(output)) is not None and str(output) in capsys.readouterr().out
-    assert main(["proposals", "stages", "--image", str(tmp_path / "a.png"), "--output", str(tmp_path / "a.txt")]) == 1
+    assert (
+        main(["proposals", "stages", "--image", str(tmp_path / "a.png"), "--output", str(tmp_path / "a.txt")])
+        == 1
+    )
     assert "must end in .png or .jpg" in capsys.readouterr().err

@@ -38,12 +38,16 @@ def sample() -> Sample:
 
 
 def test_boxes_of_a_trained_rpn_are_in_the_pictures_pixels(tmp_path: Path) -> None:
-    method = LearnedProposals(str(saved(tmp_path, "detection", rpn={"stride": [8], "scales": [1, 2]})), max_boxes=40)
+    method = LearnedProposals(
+        str(saved(tmp_path, "detection", rpn={"stride": [8], "scales": [1, 2]})), max_boxes=40
+    )
     boxes = method(sample())
     Sample("a", "a.png", sample().image, proposals=boxes)  # refuses what is not valid
     assert 5 < len(boxes) <= 40 and boxes.max() > 32  # the network saw 64 x 96
     assert method.key is not None and method.key.startswith("rpn-1 ") and "max_boxes=40" in method.key
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(method))(sample()), boxes)  # as a data worker gets it
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(method))(sample()), boxes
+    )  # as a data worker gets it
 
 
 def test_a_run_without_what_is_asked_of_it(tmp_path: Path) -> None:
@@ -86,5 +90,7 @@ def test_a_union_has_each_box_once() -> None:
     assert together([]).shape == (0, 4)
     with pytest.raises(ValueError, match="names none"):
         Union([])
-    with pytest.raises(ValueError, match=r"proposals\.method\.methods\[0\]\.name: unknown proposal method 'gird'"):
+    with pytest.raises(
+        ValueError, match=r"proposals\.method\.methods\[0\]\.name: unknown proposal method 'gird'"
+    ):
         Union([{"name": "gird"}])

@@ -1,10 +1,11 @@
-"""A small joint run that is killed (SIGKILL) again and again and resumed each time, beside one that was left alone.
+"""A small joint run that is killed (SIGKILL) again and again and resumed each time, beside one that was left
+alone.
 
     python -m tests.training.kills --kills 30 --workers 0 2
 
-Each session is a process of its own, forked from this one so that it need not import everything again. A third of the kills come
-at a random time from the session's start, a third at a random time after its first save, a third while a checkpoint is written.
-"""
+Each session is a process of its own, forked from this one so that it need not import everything again. A
+third of the kills come at a random time from the session's start, a third at a random time after its first
+save, a third while a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -22,27 +23,39 @@ from typing import Any
 from tests.tiny_data import config_values, voc_data, write_voc
 from vistasks.checkpoint import checksum, read_checkpoint
 from vistasks.config import Config, parse_config
-from vistasks.train import train
+from vistasks.training.loop import train
 
 CLOCK = ("images_per_second", "seconds")
 
 
 def joint_config(output: Path, root: Path, *, workers: int, epochs: int) -> Config:
-    """Detector and segmenter with augmentation, dropout, region sampling, averaged weights, accumulation and clipping."""
-    values = config_values(output, voc_data(root), "detection", "segmentation", epochs=epochs, batch_size=1, accumulate=2)
+    """Detector and segmenter with augmentation, dropout, region sampling, averaged weights, accumulation and
+    clipping.
+    """
+    values = config_values(
+        output, voc_data(root), "detection", "segmentation", epochs=epochs, batch_size=1, accumulate=2
+    )
     values["model"]["heads"] = {
         "detection": values["model"]["heads"]["detection"] | {"dropout": 0.3},
         "segmentation": {"name": "fcn32s", "hidden": 0},
     }
     values["augment"] = [{"HorizontalFlip": {"p": 0.5}}, {"RandomBrightnessContrast": {"p": 0.8}}]
-    values["train"] |= {"workers": workers, "ema": 0.9, "clip_grad_norm": 5.0, "deterministic": True, "validate_every": 10}
+    values["train"] |= {
+        "workers": workers,
+        "ema": 0.9,
+        "clip_grad_norm": 5.0,
+        "deterministic": True,
+        "validate_every": 10,
+    }
     values["train"]["schedule"] = {"name": "cosine", "warmup_steps": 10}
     values["checkpoint"] = {"every_minutes": 0.003, "keep": 3}
     return parse_config(values)
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What must be equal: every tensor of both checkpoints, the state, the metrics without what a clock says, the report."""
+    """What must be equal: every tensor of both checkpoints, the state, the metrics without what a clock says,
+    the report.
+    """
     found: dict[str, Any] = {}
     for name in ("last", "best"):
         checkpoint = read_checkpoint(folder / f"{name}.safetensors")
@@ -67,7 +80,11 @@ def session(config: Config, log: Path) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             folder = Path(config.output)
-            train(config, resume=(folder / "last.safetensors").exists() or any(folder.glob("checkpoints/*.safetensors")))
+            train(
+                config,
+                resume=(folder / "last.safetensors").exists()
+                or any(folder.glob("checkpoints/*.safetensors")),
+            )
             code = 0
     finally:
         sys.stdout.flush()
@@ -88,7 +105,11 @@ def killed(config: Config, number: int, log: Path, draws: random.Random) -> bool
             return False
         if deadline is None and state_of_files(folder) != before:
             deadline = time.monotonic() + draws.uniform(0.0, 1.5)
-        if deadline is not None and time.monotonic() > deadline and (kind != 2 or any(folder.glob(".last.*.tmp.safetensors"))):
+        if (
+            deadline is not None
+            and time.monotonic() > deadline
+            and (kind != 2 or any(folder.glob(".last.*.tmp.safetensors")))
+        ):
             break
         time.sleep(0.0005 if kind == 2 else 0.01)
     if kind == 2:
@@ -110,7 +131,9 @@ def run(base: Path, *, kills: int, workers: int, epochs: int, seed: int) -> dict
     folder = Path(config.output)
     leftovers = 0
     for number in range(kills):
-        assert killed(config, number, log, draws), f"the run ended after {number} kills: more epochs are needed"
+        assert killed(config, number, log, draws), (
+            f"the run ended after {number} kills: more epochs are needed"
+        )
         leftovers += len(list(folder.glob(".*.tmp*")))
     child = session(config, log)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, f"the last session failed, see {log}"

@@ -1,4 +1,6 @@
-"""Gradient spikes, numbers that are not finite, a loader that gives nothing, memory that runs out, and the batch that is kept."""
+"""Gradient spikes, numbers that are not finite, a loader that gives nothing, memory that runs out, and the
+batch that is kept.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from vistasks.build import build_model
 from vistasks.checkpoint import save_checkpoint
 from vistasks.cli import main
 from vistasks.config import parse_config
-from vistasks.ema import AveragedWeights
 from vistasks.models import MultiTaskModel
-from vistasks.train import train
+from vistasks.training.ema import AveragedWeights
 from vistasks.training.guards import LEAST, GradientWatch, LoaderWatch, NotFinite
-from vistasks.training.memory import advice, ran_out
+from vistasks.training.loop import train
+from vistasks.training.out_of_memory import advice, ran_out
 from vistasks.training.state import Progress, TrainingState
 from vistasks.types import Batch, ClassNames
 
@@ -29,12 +31,18 @@ def test_a_norm_far_above_the_others_is_told_with_its_pictures() -> None:
     assert all(watch.judge(step, 1.0 + step % 3, ["a.jpg"]) is None for step in range(LEAST))
     assert watch.judge(LEAST, 19.0, ["a.jpg"]) is None
     told = watch.judge(LEAST + 1, 60.0, ["a.jpg", "b.jpg"])
-    assert told == f"step {LEAST + 1}: gradient norm 60, 30 times the median of {LEAST + 1} steps; pictures: a.jpg, b.jpg"
+    assert (
+        told
+        == f"step {LEAST + 1}: gradient norm 60, 30 times the median of {LEAST + 1} steps; pictures: a.jpg, b.jpg"
+    )
 
 
 @pytest.mark.parametrize("norm", [float("nan"), float("inf")])
 def test_gradients_that_are_not_finite_stop_the_run_unless_the_loss_is_scaled(norm: float) -> None:
-    with pytest.raises(NotFinite, match=r"step 3: the loss is finite, but the norm of its gradients is .* a\.jpg.* train\.optim"):
+    with pytest.raises(
+        NotFinite,
+        match=r"step 3: the loss is finite, but the norm of its gradients is .* a\.jpg.* train\.optim",
+    ):
         GradientWatch([], scaled=False).judge(3, norm, ["a.jpg"])
     norms: list[float] = []
     assert GradientWatch(norms, scaled=True).judge(3, norm, ["a.jpg"]) is None and norms == []
@@ -47,7 +55,10 @@ def test_a_batch_that_does_not_come_is_told() -> None:
             deadline = time.monotonic() + 20
             while len(said) < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
-        assert said[0].startswith("warning: no data for 0 s: batch 3 (a.jpg) is awaited. A disk or network") and len(said) >= 2
+        assert (
+            said[0].startswith("warning: no data for 0 s: batch 3 (a.jpg) is awaited. A disk or network")
+            and len(said) >= 2
+        )
         assert watch.waited > 0.05
 
 
@@ -67,8 +78,16 @@ def test_memory_that_ran_out_names_what_gives_some_back() -> None:
     batch = scene()
     told = advice(state, batch, config, 12)
     half = len(batch) // 2
-    assert told.startswith(f"step 12: out of memory with {len(batch)} pictures of") and "averaged weights" in told
-    for knob in (f"train.batch_size={half} ", "input.max_side=512: about 36%", "model.gradient_checkpointing=true", "bf16-mixed"):
+    assert (
+        told.startswith(f"step 12: out of memory with {len(batch)} pictures of")
+        and "averaged weights" in told
+    )
+    for knob in (
+        f"train.batch_size={half} ",
+        "input.max_side=512: about 36%",
+        "model.gradient_checkpointing=true",
+        "bf16-mixed",
+    ):
         assert knob in told, told
     assert ran_out(torch.OutOfMemoryError("CUDA out of memory"))
     assert ran_out(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
@@ -80,7 +99,9 @@ def test_out_of_memory_in_a_step_ends_in_that_advice(tmp_path: Path, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
 
     monkeypatch.setattr(MultiTaskModel, "loss", full)
-    config = tiny_config(tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=2)), "detection", batch_size=2)
+    config = tiny_config(
+        tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=2)), "detection", batch_size=2
+    )
     expected = r"step 0: out of memory with 2 pictures of 64x64(.|\n)*train\.batch_size=1 train\.accumulate=2"
     with pytest.raises(MemoryError, match=expected):
         train(config)
@@ -90,7 +111,9 @@ def test_a_batch_that_stopped_a_run_is_looked_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A picture whose loss is not finite because a weight is: the file tells which, and where numbers end."""
-    values = config_values(tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=2)), "detection", batch_size=2)
+    values = config_values(
+        tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=2)), "detection", batch_size=2
+    )
     values["model"]["backbone"] = {"name": "resnet18"}
     original = MultiTaskModel.train
 
@@ -100,7 +123,10 @@ def test_a_batch_that_stopped_a_run_is_looked_into(
         return original(self, mode)
 
     monkeypatch.setattr(MultiTaskModel, "train", broken)
-    with pytest.raises(FloatingPointError, match=r"the loss is not finite .* vistasks debug-batch .*step_00000000\.safetensors"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss is not finite .* vistasks debug-batch .*step_00000000\.safetensors",
+    ):
         train(parse_config(values))
     monkeypatch.undo()
     (kept,) = (tmp_path / "run" / "debug").glob("*.safetensors")
@@ -115,7 +141,10 @@ def test_a_checkpoint_is_no_batch(tmp_path: Path, capsys: pytest.CaptureFixture[
     _, config = model()
     save_checkpoint(tmp_path / "x.safetensors", {}, config=config, classes=ClassNames((), ()), state={})
     assert main(["debug-batch", str(tmp_path / "x.safetensors")]) == 1
-    assert "this is a checkpoint without a batch; one that stopped a run lies in its folder debug/" in capsys.readouterr().err
+    assert (
+        "this is a checkpoint without a batch; one that stopped a run lies in its folder debug/"
+        in capsys.readouterr().err
+    )
 
 
 def test_gradient_checkpointing_changes_nothing_but_the_memory() -> None:
@@ -142,5 +171,7 @@ def test_gradient_checkpointing_changes_nothing_but_the_memory() -> None:
 
 
 def test_a_trunk_that_cannot_be_checkpointed_says_so() -> None:
-    with pytest.raises(ValueError, match=r"model\.gradient_checkpointing: the trunk 'timm' cannot do that; set it to false"):
+    with pytest.raises(
+        ValueError, match=r"model\.gradient_checkpointing: the trunk 'timm' cannot do that; set it to false"
+    ):
         model(backbone={"name": "timm", "model": "resnet18"}, gradient_checkpointing=True)

@@ -23,19 +23,23 @@ from tests.tiny_data import mask_data, tiny_config, write_mask_folder
 from vistasks.checkpoint import read_checkpoint, save_checkpoint
 from vistasks.cli import main
 from vistasks.config import Config, parse_config, to_yaml
-from vistasks.progress import TrainingDisplay
-from vistasks.run_folder import candidates
-from vistasks.train import train
+from vistasks.training.loop import train
+from vistasks.training.progress import TrainingDisplay
+from vistasks.training.run_folder import candidates
 from vistasks.training.state import Progress
 from vistasks.training.stop import STOPPED, Stopped, StopRequest
 from vistasks.types import ClassNames
 
 
-def config_of(tmp_path: Path, name: str = "run", *, keep: int = 2, minutes: float | None = None, **train: Any) -> Config:
+def config_of(
+    tmp_path: Path, name: str = "run", *, keep: int = 2, minutes: float | None = None, **train: Any
+) -> Config:
     data = mask_data(tmp_path / "masks")
     if not (tmp_path / "masks").exists():
         write_mask_folder(tmp_path / "masks", count=4)
-    config = tiny_config(tmp_path / name, data, "segmentation", **({"epochs": 3, "batch_size": 2, "validate_every": 3} | train))
+    config = tiny_config(
+        tmp_path / name, data, "segmentation", **({"epochs": 3, "batch_size": 2, "validate_every": 3} | train)
+    )
     return parse_config(config.model_dump() | {"checkpoint": {"every_minutes": minutes, "keep": keep}})
 
 
@@ -50,31 +54,44 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_last_ones_are_kept_and_a_damaged_one_is_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_ones_are_kept_and_a_damaged_one_is_said_aloud(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = config_of(tmp_path, keep=3, minutes=1e-6)  # after every step, too
     train(config)
     folder = tmp_path / "run"
     assert steps_kept(folder) == [6, 6, 5]  # the last step once before its evaluation
     # copies: what is read is a view of the file
-    whole = {name: value.clone() for name, value in read_checkpoint(folder / "last.safetensors").tensors.items()}
+    whole = {
+        name: value.clone() for name, value in read_checkpoint(folder / "last.safetensors").tensors.items()
+    }
     for path in candidates(folder)[:2]:
         flip(path)
-    with pytest.raises(ValueError, match=r"last\.safetensors: damaged: its checksum is not that of its content"):
+    with pytest.raises(
+        ValueError, match=r"last\.safetensors: damaged: its checksum is not that of its content"
+    ):
         read_checkpoint(folder / "last.safetensors")
     capsys.readouterr()
     train(config, resume=True)
     told = capsys.readouterr().out
-    assert "warning: " in told and "last.damaged, and the run goes on from step_00000005.safetensors, the one before" in told
+    assert (
+        "warning: " in told
+        and "last.damaged, and the run goes on from step_00000005.safetensors, the one before" in told
+    )
     assert "resumed      " in told and "after step 5" in told
     again = read_checkpoint(folder / "last.safetensors")
     assert all(torch.equal(value, again.tensors[name]) for name, value in whole.items())
     for path in candidates(folder):
         flip(path)
-    with pytest.raises(ValueError, match=r"--resume: no checkpoint of this run is good:\n  .*last\.safetensors: damaged"):
+    with pytest.raises(
+        ValueError, match=r"--resume: no checkpoint of this run is good:\n  .*last\.safetensors: damaged"
+    ):
         train(config, resume=True)
 
 
-def test_a_run_goes_on_from_a_checkpoint_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_goes_on_from_a_checkpoint_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = config_of(tmp_path, keep=4)
     train(config)
     folder = tmp_path / "run"
@@ -87,17 +104,23 @@ def test_a_run_goes_on_from_a_checkpoint_that_is_named(tmp_path: Path, capsys: p
     assert "changed      evaluate.batch_size: 4 -> 3" in capsys.readouterr().out
     again = read_checkpoint(folder / "last.safetensors").tensors
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
-    with pytest.raises(ValueError, match=r"holds weights alone; a run goes on from last\.safetensors or one in checkpoints/"):
+    with pytest.raises(
+        ValueError, match=r"holds weights alone; a run goes on from last\.safetensors or one in checkpoints/"
+    ):
         train(config, resume=folder / "best.safetensors")
     with pytest.raises(ValueError, match=r"run holds a run already"):
         train(config, resume=(first.rename(tmp_path / "elsewhere.safetensors")))
-    assert main(["train", "--config", str(config_file), "--resume", "train.epochs=3"]) == 0  # an override, no path
+    assert (
+        main(["train", "--config", str(config_file), "--resume", "train.epochs=3"]) == 0
+    )  # an override, no path
 
 
 FULL = "No space left on device"
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, FULL), SafetensorError(f'IoError(Os {{ message: "{FULL}" }})')])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, FULL), SafetensorError(f'IoError(Os {{ message: "{FULL}" }})')]
+)
 def test_a_full_disk_is_told_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
@@ -116,7 +139,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on(
     train(config_of(tmp_path))
     told = capsys.readouterr().out
     assert "warning: the state after step 4 could not be saved in " in told
-    assert "(No space left on device); what was there before is still good; training goes on and tries again" in told
+    assert (
+        "(No space left on device); what was there before is still good; training goes on and tries again"
+        in told
+    )
     assert "the state after step 6 could be saved again" in told
     assert steps_kept(tmp_path / "run") == [6, 2] and not list((tmp_path / "run").glob(".*"))
 
@@ -133,7 +159,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_disk_that_is_really_full(tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_is_really_full(
+    tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Metrics are complete in the end, and what is on the disk is whole."""
     config = config_of(tmp_path, "disk/run", epochs=6)
     original = TrainingDisplay.step
@@ -159,12 +187,18 @@ def test_a_disk_that_is_really_full(tmp_path: Path, small_disk: Path, capsys: py
     lines = [json.loads(line) for line in (small_disk / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "evaluation" not in line] == list(range(1, 13))
     assert steps_kept(small_disk / "run")[0] == 12
-    assert read_checkpoint(small_disk / "run" / "best.safetensors") and (small_disk / "run" / "report.json").exists()
+    assert (
+        read_checkpoint(small_disk / "run" / "best.safetensors")
+        and (small_disk / "run" / "report.json").exists()
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
-    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = config_of(tmp_path)
     config_file = tmp_path / "config.yaml"
@@ -183,7 +217,10 @@ def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
     assert signal.getsignal(number) is before
     told = capsys.readouterr()
     assert f"{number.name}: finishing this step and saving; once more stops at once" in told.out
-    assert f"stopped by {number.name}: " in told.err and "holds the run after step 3; the same command with --resume" in told.err
+    assert (
+        f"stopped by {number.name}: " in told.err
+        and "holds the run after step 3; the same command with --resume" in told.err
+    )
     state = read_checkpoint(tmp_path / "run" / "last.safetensors").state
     assert (state["step"], state["epoch"], state["position"]) == (3, 1, 1)
     train(config_of(tmp_path, "whole"))
@@ -197,16 +234,25 @@ def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
     [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
     ids=["SIGTERM", "SIGTERM to its group", "SIGKILL"],
 )
-def test_a_process_that_is_stopped_ends_with_its_data_workers(tmp_path: Path, number: signal.Signals, everyone: bool) -> None:
+def test_a_process_that_is_stopped_ends_with_its_data_workers(
+    tmp_path: Path, number: signal.Signals, everyone: bool
+) -> None:
     config = config_of(tmp_path, workers=1, epochs=1000, validate_every=1000)
-    for path in (tmp_path / "masks").rglob("*.png"):  # so large that a pipe does not hold what a worker has to say
+    for path in (tmp_path / "masks").rglob(
+        "*.png"
+    ):  # so large that a pipe does not hold what a worker has to say
         Image.open(path).resize((300, 300), Image.Resampling.NEAREST).save(path)
     config_file = tmp_path / "config.yaml"
     config_file.write_text(to_yaml(config))
     command = [sys.executable, "-m", "vistasks.cli", "train", "--config", str(config_file)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "OMP_NUM_THREADS": "1",
+    }
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
     lines, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
     while not (lines.exists() and lines.stat().st_size):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -216,7 +262,9 @@ def test_a_process_that_is_stopped_ends_with_its_data_workers(tmp_path: Path, nu
     else:
         process.send_signal(number)
     try:
-        _, told = process.communicate(timeout=60)  # until nobody holds the pipes any more: `train | tee log` waits for that too
+        _, told = process.communicate(
+            timeout=60
+        )  # until nobody holds the pipes any more: `train | tee log` waits for that too
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what a failing test would leave behind
@@ -224,7 +272,9 @@ def test_a_process_that_is_stopped_ends_with_its_data_workers(tmp_path: Path, nu
         assert process.returncode == STOPPED and "stopped by SIGTERM" in told
 
 
-def test_a_run_that_is_stopped_while_it_evaluates_evaluates_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_stopped_while_it_evaluates_evaluates_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_of(tmp_path, validate_every=1)
     original = TrainingDisplay.track
 

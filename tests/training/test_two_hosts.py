@@ -14,7 +14,7 @@ import pytest
 from tests.training.two_processes import STEPS, equal_config, write_data
 from vistasks.checkpoint import read_checkpoint
 from vistasks.config import to_yaml
-from vistasks.train import train
+from vistasks.training.loop import train
 
 pytestmark = pytest.mark.slow
 SECONDS = 900
@@ -50,14 +50,36 @@ def test_two_hosts_learn_what_one_process_learns(tmp_path: Path, hosts: list[tup
     config_file.write_text(to_yaml(equal_config(tmp_path, "hosts", devices=1, batch_size=2)))
     started = []
     for space, link in hosts:
-        command = ["ip", "netns", "exec", space, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            space,
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nnodes",
+            "2",
+        ]
         command += ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS[0]}:29517"]
         number = hosts.index((space, link))
-        # torchrun finds out by the host's name whether it is the endpoint, and both namespaces have the same name
-        command += ["--rdzv-id", "test", "--local-addr", HOSTS[number], "--rdzv-conf", f"is_host={int(number == 0)}"]
+        # torchrun finds out by the host's name whether it is the endpoint, and both namespaces have the same
+        # name
+        command += [
+            "--rdzv-id",
+            "test",
+            "--local-addr",
+            HOSTS[number],
+            "--rdzv-conf",
+            f"is_host={int(number == 0)}",
+        ]
         command += ["-m", "vistasks.cli", "train", "--config", str(config_file)]
         environment = os.environ | {"GLOO_SOCKET_IFNAME": link, "OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        started.append(
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
     try:
         told = [process.communicate(timeout=SECONDS)[0] for process in started]
     finally:
@@ -69,4 +91,6 @@ def test_two_hosts_learn_what_one_process_learns(tmp_path: Path, hosts: list[tup
     two, one = (read_checkpoint(tmp_path / name / "last.safetensors") for name in ("hosts", "one"))
     assert two.state["step"] == STEPS
     expected = one.part("model")
-    assert max(float((value - expected[name]).abs().max()) for name, value in two.part("model").items()) <= 1e-6
+    assert (
+        max(float((value - expected[name]).abs().max()) for name, value in two.part("model").items()) <= 1e-6
+    )

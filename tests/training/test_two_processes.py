@@ -1,4 +1,6 @@
-"""Two gloo processes on the CPU against one, in a single start: two processes that import everything take their time."""
+"""Two gloo processes on the CPU against one, in a single start: two processes that import everything take
+their time.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from tests.training.kills import outcome
 from tests.training.two_processes import STEPS, equal_config, write_data
 from vistasks.build import build_model
 from vistasks.checkpoint import read_checkpoint
-from vistasks.evaluate import evaluate
-from vistasks.train import train
+from vistasks.evaluation.loop import evaluate
+from vistasks.training.loop import train
 
 SECONDS = 300
 
@@ -28,8 +30,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     write_data(folder)
     command = [sys.executable, "-m", "tests.training.two_processes", str(folder)]
-    environment = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
+    environment = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder
 
@@ -48,7 +54,9 @@ def test_two_processes_learn_what_one_learns_from_the_same_batch(base: Path) -> 
     assert max(apart.values()) <= 1e-6, apart
     torch.manual_seed(0)
     fresh = build_model(two.config.model, two.classes).state_dict()
-    assert max(float((value - fresh[name]).abs().max()) for name, value in two.part("model").items()) > 1e-3  # it has learnt
+    assert (
+        max(float((value - fresh[name]).abs().max()) for name, value in two.part("model").items()) > 1e-3
+    )  # it has learnt
 
 
 def test_evaluation_by_two_processes_is_that_of_one_to_the_digit(base: Path) -> None:
@@ -67,7 +75,9 @@ def test_all_processes_know_the_result_and_one_writes(base: Path, results: list[
     assert len(list((base / "equal").glob("events.out.tfevents.*"))) == 1
 
 
-def test_one_task_alone_no_objects_no_proposals_and_nothing_hangs(base: Path, results: list[dict[str, Any]]) -> None:
+def test_one_task_alone_no_objects_no_proposals_and_nothing_hangs(
+    base: Path, results: list[dict[str, Any]]
+) -> None:
     lines = [json.loads(line) for line in (base / "uneven" / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "evaluation" not in line]
     assert len(steps) == 3 * 2 and all(line["gradient_norm"] >= 0 for line in steps)

@@ -1,4 +1,6 @@
-"""What two processes do together: `python -m tests.training.two_processes FOLDER` starts the second as train.devices=2 does."""
+"""What two processes do together: `python -m tests.training.two_processes FOLDER` starts the second as
+train.devices=2 does.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ import numpy as np
 
 from tests.tiny_data import config_values, mask_data, voc_data, write_mask_folder, write_voc
 from vistasks.config import Config, parse_config
-from vistasks.progress import TrainingDisplay
 from vistasks.registry import PROPOSALS
-from vistasks.train import train
+from vistasks.training.loop import train
+from vistasks.training.progress import TrainingDisplay
 from vistasks.training.state import Progress
 from vistasks.training.stop import Stopped
 from vistasks.types import Sample
@@ -37,7 +39,9 @@ class EveryOtherPicture:
 
 
 def write_data(base: Path) -> None:
-    """Seven pictures with both tasks, and one set for each task alone, of which two pictures have no object."""
+    """Seven pictures with both tasks, and one set for each task alone, of which two pictures have no
+    object.
+    """
     write_voc(base / "both", count=7)
     write_voc(base / "boxes", count=4, masks=False, empty=(0, 3), first=20)
     write_mask_folder(base / "masks", count=4, first=30)
@@ -51,7 +55,12 @@ def equal_config(base: Path, name: str, *, devices: int, batch_size: int) -> Con
     }
     values["model"]["heads"]["segmentation"] = {"name": "fcn32s", "hidden": 0}
     values["model"]["freeze_batchnorm"] = True
-    values["train"] |= {"epochs": STEPS, "batch_size": batch_size, "devices": devices, "validate_every": STEPS}
+    values["train"] |= {
+        "epochs": STEPS,
+        "batch_size": batch_size,
+        "devices": devices,
+        "validate_every": STEPS,
+    }
     values["train"] |= {"optimizer": {"name": "sgd", "lr": 0.01}}
     values["evaluate"] = {"batch_size": 2}
     return parse_config(values)
@@ -62,7 +71,9 @@ def uneven_config(base: Path) -> Config:
     masks = mask_data(base / "masks")
     also = {key: masks[key] for key in ("format", "root", "mask_values")} | masks["train"]
     data = voc_data(base / "boxes") | {"tasks": ["detect"], "also": [also], "val": {"split": "val"}}
-    values = config_values(base / "uneven", data, "detection", "segmentation", epochs=3, batch_size=1, devices=2, accumulate=2)
+    values = config_values(
+        base / "uneven", data, "detection", "segmentation", epochs=3, batch_size=1, devices=2, accumulate=2
+    )
     values["proposals"] = {"method": {"name": "every_other_picture"}, "cache": None}
     return parse_config(values)
 

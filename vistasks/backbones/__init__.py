@@ -1,4 +1,6 @@
-"""Trunks: normalised images -> `Features`. Importing this room fills the table `BACKBONES`; one name per family."""
+"""Trunks: normalised images -> `Features`. Importing this room fills the table `BACKBONES`; one name per
+family.
+"""
 
 from vistasks.backbones import (
     alexnet,

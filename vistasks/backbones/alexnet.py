@@ -1,9 +1,10 @@
-"""AlexNet (Krizhevsky 2014, "One weird trick": torchvision's form of Krizhevsky et al. 2012), optionally with LRN.
+"""AlexNet (Krizhevsky 2014, "One weird trick": torchvision's form of Krizhevsky et al. 2012), optionally with
+LRN.
 
-Names are torchvision's ``features.*``. For sizes of exactly H/4 .. H/32 the first convolution pads 2 on the left and
-above, as torchvision, but 5 on the right and below, and the poolings keep their last, partial window; so away from the
-right and lower border the maps equal torchvision's. Publishes conv1 (stride 4), conv2 (8), conv5 (16) and pool5 (32).
-"""
+Names are torchvision's ``features.*``. For sizes of exactly H/4 .. H/32 the first convolution pads 2 on the
+left and above, as torchvision, but 5 on the right and below, and the poolings keep their last, partial
+window; so away from the right and lower border the maps equal torchvision's. Publishes conv1 (stride 4),
+conv2 (8), conv5 (16) and pool5 (32)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from vistasks.types import Features
 
 
 class AlexNet(Backbone):
-    """Five convolutions; with ``lrn`` the local response normalisation of Krizhevsky et al. 2012, section 3.3."""
+    """Five convolutions; with ``lrn`` the local response normalisation of Krizhevsky et al. 2012, section
+    3.3.
+    """
 
     def __init__(self, *, lrn: bool) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""The contract of every trunk: what it publishes, which inputs it takes, and how its first stages are frozen."""
+"""The contract of every trunk: what it publishes, which inputs it takes, and how its first stages are
+frozen.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from vistasks.types import Features
 
 Triple = tuple[float, float, float]
 
-# Mean and standard deviation of ImageNet's training images, RGB in 0..1 (the values torchvision's weights were trained with)
+# Mean and standard deviation of ImageNet's training images, RGB in 0..1 (the values torchvision's weights
+# were trained with)
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
@@ -45,14 +48,15 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         channels: stride -> channels of ``Features.maps[stride]``, in ascending order of the strides.
-        pooling: stride -> the stage whose max pooling makes that stride; empty where no indices can be published.
+        pooling: stride -> the stage whose max pooling makes that stride; empty where no indices can be
+            published.
         mean, std: RGB statistics in 0..1 units; images arrive as ``(image / 255 - mean) / std``.
         min_size: smallest height and width in pixels.
-        publish_pooling: whether ``forward`` also gives ``Features.pooling``. Off until a head needs the indices,
-            because max pooling with indices is the slower kernel.
+        publish_pooling: whether ``forward`` also gives ``Features.pooling``. Off until a head needs the
+            indices, because max pooling with indices is the slower kernel.
         can_checkpoint: whether its pieces go through `run`.
-        gradient_checkpointing: whether `run` keeps only a block's input and output for the backward pass, and computes what
-            lies between again: less memory, about a third more time. The results are the same.
+        gradient_checkpointing: whether `run` keeps only a block's input and output for the backward pass, and
+            computes what lies between again: less memory, about a third more time. The results are the same.
     """
 
     channels: dict[int, int]
@@ -80,13 +84,17 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> list[nn.Module]:
-        """The trunk in order from the input, in the pieces that `freeze` counts; together they hold every parameter."""
+        """The trunk in order from the input, in the pieces that `freeze` counts; together they hold every
+        parameter.
+        """
 
     def forward(self, images: Tensor) -> Features:
-        """(N, 3, H, W) float, normalised, to the map (N, ``channels[s]``, H/s, W/s) of every published stride s.
+        """(N, 3, H, W) float, normalised, to the map (N, ``channels[s]``, H/s, W/s) of every published stride
+        s.
 
         Raises:
-            ValueError: not (N, 3, H, W) float, or H or W not a multiple of the largest stride or below ``min_size``.
+            ValueError: not (N, 3, H, W) float, or H or W not a multiple of the largest stride or below
+                ``min_size``.
         """
         # a traced or compiled graph takes the sizes it was made for: the check would only add guards to it
         if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
@@ -108,10 +116,15 @@ class Backbone(nn.Module, ABC):
         """The ``ValueError`` of `forward`, with the size that would work."""
         name, stride = type(self).__name__, max(self.channels)
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"{name} takes (N, 3, H, W) float images, normalised; received {tuple(images.shape)} {images.dtype}")
+            raise ValueError(
+                f"{name} takes (N, 3, H, W) float images, normalised; received {tuple(images.shape)} {images.dtype}"
+            )
         height, width = images.shape[2:]
         if height % stride or width % stride or min(height, width) < self.min_size:
-            good = [max(math.ceil(side / stride), math.ceil(self.min_size / stride), 1) * stride for side in (height, width)]
+            good = [
+                max(math.ceil(side / stride), math.ceil(self.min_size / stride), 1) * stride
+                for side in (height, width)
+            ]
             raise ValueError(
                 f"{name} takes images whose height and width are multiples of {stride} and at least {self.min_size}; "
                 f"received {height}x{width} (height x width): pad them to {good[0]}x{good[1]}"
@@ -120,15 +133,18 @@ class Backbone(nn.Module, ABC):
     def freeze(self, stages: int, batchnorm: bool) -> None:
         """Stops the learning of the first ``stages`` stages, and of every BatchNorm if ``batchnorm``.
 
-        Frozen parameters get no gradient; frozen BatchNorms (those of frozen stages are always among them) also keep
-        their running statistics, in training mode too. A later call replaces an earlier one: ``freeze(0, False)`` thaws.
+        Frozen parameters get no gradient; frozen BatchNorms (those of frozen stages are always among them)
+        also keep their running statistics, in training mode too. A later call replaces an earlier one:
+        ``freeze(0, False)`` thaws.
 
         Raises:
             ValueError: more stages than the trunk has, or fewer than none.
         """
         count = len(self.stages())
         if not 0 <= stages <= count:
-            raise ValueError(f"{type(self).__name__} has {count} stages; cannot freeze {stages}: expected 0 .. {count}")
+            raise ValueError(
+                f"{type(self).__name__} has {count} stages; cannot freeze {stages}: expected 0 .. {count}"
+            )
         self._frozen_stages, self._frozen_batchnorm = stages, batchnorm
         for index, stage in enumerate(self.stages()):
             stage.requires_grad_(index >= stages)
@@ -154,7 +170,10 @@ def _statistics_as_they_are(block: nn.Module) -> Iterator[None]:
     """While a block is computed a second time, its BatchNorms must not count the batch once more."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     learning = [(norm, norm.momentum) for norm in norms if norm.training and norm.track_running_stats]
-    for norm, _ in learning:  # not `track_running_stats`: the second pass must save the same tensors as the first
+    for (
+        norm,
+        _,
+    ) in learning:  # not `track_running_stats`: the second pass must save the same tensors as the first
         norm.momentum = 0.0
     try:
         yield

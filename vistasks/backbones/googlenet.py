@@ -1,7 +1,8 @@
-"""GoogLeNet (Szegedy et al. 2015, table 1) with BatchNorm, as torchvision: 3x3 in place of 5x5, no auxiliary classifiers.
+"""GoogLeNet (Szegedy et al. 2015, table 1) with BatchNorm, as torchvision: 3x3 in place of 5x5, no auxiliary
+classifiers.
 
-Names are torchvision's. Publishes the last map at strides 2 (conv1), 4 (conv3), 8 (inception3b), 16 (4e), 32 (5b).
-"""
+Names are torchvision's. Publishes the last map at strides 2 (conv1), 4 (conv3), 8 (inception3b), 16 (4e), 32
+(5b)."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ class ConvNorm(nn.Module):
 class Inception(nn.Module):
     """Four parallel branches, concatenated (paper, figure 2b).
 
-    ``reduce3``, ``reduce5``: the 1x1 widths before the 3x3 branches; ``widths``: the four branches' output channels.
-    """
+    ``reduce3``, ``reduce5``: the 1x1 widths before the 3x3 branches; ``widths``: the four branches' output
+    channels."""
 
     def __init__(self, inputs: int, *, widths: tuple[int, int, int, int], reduce3: int, reduce5: int) -> None:
         super().__init__()
@@ -46,7 +47,8 @@ class Inception(nn.Module):
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
-# Paper, table 1, per stride: name, the branches' widths (1x1, 3x3, "5x5", pool), and the widths of the two reductions
+# Paper, table 1, per stride: name, the branches' widths (1x1, 3x3, "5x5", pool), and the widths of the two
+# reductions
 _INCEPTIONS = {
     8: (("3a", (64, 128, 32, 32), 96, 16), ("3b", (128, 192, 96, 64), 128, 32)),
     16: (
@@ -73,7 +75,9 @@ class GoogLeNet(Backbone):
         inputs = 192
         for stride, modules in _INCEPTIONS.items():
             for name, widths, reduce3, reduce5 in modules:
-                self.add_module(f"inception{name}", Inception(inputs, widths=widths, reduce3=reduce3, reduce5=reduce5))
+                self.add_module(
+                    f"inception{name}", Inception(inputs, widths=widths, reduce3=reduce3, reduce5=reduce5)
+                )
                 inputs = sum(widths)
             self.channels[stride] = inputs
         self.min_size = 32
@@ -107,5 +111,7 @@ def _halve(x: Tensor, *, kernel: int) -> Tensor:
 def googlenet(*, weights: str | None = None) -> GoogLeNet:
     """Channels 64, 192, 480, 832, 1024 at strides 2 .. 32."""
     trunk = GoogLeNet()
-    load_weights(trunk, weights, WeightSource(enumeration="GoogLeNet_Weights", classifier=("fc.", "aux1.", "aux2.")))
+    load_weights(
+        trunk, weights, WeightSource(enumeration="GoogLeNet_Weights", classifier=("fc.", "aux1.", "aux2."))
+    )
     return trunk

@@ -1,8 +1,7 @@
 """LeNet-5 (LeCun et al. 1998, section II.B): its two convolutions; C5 and F6 are the classifier and left out.
 
-Departures: RGB input, padding so that sizes hold, max pooling (SegNet needs its indices) and ReLU for the paper's
-trainable average pooling and tanh.
-"""
+Departures: RGB input, padding so that sizes hold, max pooling (SegNet needs its indices) and ReLU for the
+paper's trainable average pooling and tanh."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """MobileNetV3 (Howard et al. 2019): torchvision's layers, cut at the strides.
 
-Names are torchvision's ``features.*``. Publishes the last map at strides 2 .. 32; at 32 that is the 1x1 convolution
-after the last block (960 or 576 channels).
-"""
+Names are torchvision's ``features.*``. Publishes the last map at strides 2 .. 32; at 32 that is the 1x1
+convolution after the last block (960 or 576 channels)."""
 
 from __future__ import annotations
 
@@ -54,7 +53,9 @@ class MobileNetV3(Backbone):
 def mobilenet_v3_large(*, weights: str | None = None) -> MobileNetV3:
     """Channels 16, 24, 40, 112, 960 at strides 2 .. 32."""
     trunk = MobileNetV3(torchvision_large().features)
-    load_weights(trunk, weights, WeightSource(enumeration="MobileNet_V3_Large_Weights", classifier=("classifier.",)))
+    load_weights(
+        trunk, weights, WeightSource(enumeration="MobileNet_V3_Large_Weights", classifier=("classifier.",))
+    )
     return trunk
 
 
@@ -62,5 +63,7 @@ def mobilenet_v3_large(*, weights: str | None = None) -> MobileNetV3:
 def mobilenet_v3_small(*, weights: str | None = None) -> MobileNetV3:
     """Channels 16, 16, 24, 48, 576 at strides 2 .. 32."""
     trunk = MobileNetV3(torchvision_small().features)
-    load_weights(trunk, weights, WeightSource(enumeration="MobileNet_V3_Small_Weights", classifier=("classifier.",)))
+    load_weights(
+        trunk, weights, WeightSource(enumeration="MobileNet_V3_Small_Weights", classifier=("classifier.",))
+    )
     return trunk

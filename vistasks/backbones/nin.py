@@ -1,8 +1,8 @@
-"""Network in Network (Lin et al. 2014), the ImageNet form: four mlpconv blocks; the last 1x1 layer is the classifier.
+"""Network in Network (Lin et al. 2014), the ImageNet form: four mlpconv blocks; the last 1x1 layer is the
+classifier.
 
-The first convolution pads 3 and 4 (left/above, right/below), which centres its windows on the cells of stride 4.
-Publishes the ends of the blocks at strides 4, 8, 16, 32.
-"""
+The first convolution pads 3 and 4 (left/above, right/below), which centres its windows on the cells of stride
+4. Publishes the ends of the blocks at strides 4, 8, 16, 32."""
 
 from __future__ import annotations
 
@@ -29,9 +29,15 @@ class NIN(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self.block1 = nn.Sequential(nn.ZeroPad2d((3, 4, 3, 4)), *_mlpconv(nn.Conv2d(3, 96, 11, stride=4), 2))
-        self.block2 = nn.Sequential(nn.MaxPool2d(3, stride=2, ceil_mode=True), *_mlpconv(nn.Conv2d(96, 256, 5, padding=2), 2))
-        self.block3 = nn.Sequential(nn.MaxPool2d(3, stride=2, ceil_mode=True), *_mlpconv(nn.Conv2d(256, 384, 3, padding=1), 2))
-        self.block4 = nn.Sequential(nn.MaxPool2d(3, stride=2, ceil_mode=True), *_mlpconv(nn.Conv2d(384, 1024, 3, padding=1), 1))
+        self.block2 = nn.Sequential(
+            nn.MaxPool2d(3, stride=2, ceil_mode=True), *_mlpconv(nn.Conv2d(96, 256, 5, padding=2), 2)
+        )
+        self.block3 = nn.Sequential(
+            nn.MaxPool2d(3, stride=2, ceil_mode=True), *_mlpconv(nn.Conv2d(256, 384, 3, padding=1), 2)
+        )
+        self.block4 = nn.Sequential(
+            nn.MaxPool2d(3, stride=2, ceil_mode=True), *_mlpconv(nn.Conv2d(384, 1024, 3, padding=1), 1)
+        )
         self.channels = {4: 96, 8: 256, 16: 384, 32: 1024}
         self.min_size = 32
         initialise(self)

@@ -10,11 +10,11 @@ from vistasks.types import Features, Pooling
 
 
 class PooledBackbone(Backbone):
-    """A chain of layers whose every max pooling halves the map; publishes the map before each pooling and the last one.
+    """A chain of layers whose every max pooling halves the map; publishes the map before each pooling and the
+    last one.
 
-    The chain ends in a pooling; channels and pooling stages are read off its layers. The poolings' indices come in
-    ``Features.pooling`` while ``publish_pooling`` is set.
-    """
+    The chain ends in a pooling; channels and pooling stages are read off its layers. The poolings' indices
+    come in ``Features.pooling`` while ``publish_pooling`` is set."""
 
     def __init__(self, features: nn.Sequential) -> None:
         super().__init__()
@@ -27,7 +27,9 @@ class PooledBackbone(Backbone):
             elif isinstance(layer, nn.MaxPool2d):
                 self.channels[stride] = channels
                 stride *= 2
-                self.pooling[stride] = PoolingStage(channels=channels, convs=len(kernels), kernel=max(kernels))
+                self.pooling[stride] = PoolingStage(
+                    channels=channels, convs=len(kernels), kernel=max(kernels)
+                )
                 kernels = []
         self.channels[stride] = channels
         self.min_size = stride

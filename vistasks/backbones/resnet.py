@@ -1,7 +1,7 @@
 """ResNet (He et al. 2016), with the stride in the 3x3 convolution of a bottleneck as torchvision has it.
 
-Names are torchvision's. Publishes the stem (stride 2) and the ends of ``layer1`` .. ``layer4`` (strides 4 .. 32).
-"""
+Names are torchvision's. Publishes the stem (stride 2) and the ends of ``layer1`` .. ``layer4`` (strides 4 ..
+32)."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ class ResNet(Backbone):
         return Features(maps=maps)
 
     def stages(self) -> list[nn.Module]:
-        return [nn.Sequential(self.conv1, self.bn1), *(self.get_submodule(f"layer{index + 1}") for index in range(4))]
+        return [
+            nn.Sequential(self.conv1, self.bn1),
+            *(self.get_submodule(f"layer{index + 1}") for index in range(4)),
+        ]
 
 
 def _resnet(name: str, trunk: ResNet, weights: str | None) -> ResNet:

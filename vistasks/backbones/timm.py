@@ -14,7 +14,8 @@ from vistasks.types import Features
 
 
 class TimmBackbone(Backbone):
-    """A network of ``timm.create_model(..., features_only=True)``; where it gives several maps at a stride, the last.
+    """A network of ``timm.create_model(..., features_only=True)``; where it gives several maps at a stride,
+    the last.
 
     Normalisation is that of the network's own pretrained configuration.
     """
@@ -29,14 +30,18 @@ class TimmBackbone(Backbone):
         self.channels = self._probe(model)
 
     def _probe(self, model: str) -> dict[int, int]:
-        """The channels per stride, from one image; a network whose maps are not (N, C, H/s, W/s) is refused."""
+        """The channels per stride, from one image; a network whose maps are not (N, C, H/s, W/s) is
+        refused.
+        """
         height, width = 2 * self.min_size, 3 * self.min_size
         training = self.net.training
         try:
             with torch.no_grad():
                 maps = self.net.eval()(torch.zeros(1, 3, height, width))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise ValueError(f"timm's '{model}' cannot be a trunk: it refuses an image of {height}x{width}: {error}") from error
+            raise ValueError(
+                f"timm's '{model}' cannot be a trunk: it refuses an image of {height}x{width}: {error}"
+            ) from error
         self.net.train(training)
         for stride, found in zip(self._strides, maps, strict=True):
             if found.ndim != 4 or tuple(found.shape[2:]) != (height // stride, width // stride):
@@ -45,7 +50,9 @@ class TimmBackbone(Backbone):
                     f"{height}x{width}; expected (1, C, {height // stride}, {width // stride}). Take a convolutional network"
                 )
             if stride & (stride - 1):
-                raise ValueError(f"timm's '{model}' cannot be a trunk: its stride {stride} is not a power of two")
+                raise ValueError(
+                    f"timm's '{model}' cannot be a trunk: its stride {stride} is not a power of two"
+                )
         channels = {stride: found.shape[1] for stride, found in zip(self._strides, maps, strict=True)}
         return dict(sorted(channels.items()))
 
@@ -54,7 +61,9 @@ class TimmBackbone(Backbone):
         return Features(maps={stride: by_stride[stride] for stride in self.channels})
 
     def stages(self) -> list[nn.Module]:
-        """The network's own top-level modules that have parameters; a sequence of blocks counts block by block."""
+        """The network's own top-level modules that have parameters; a sequence of blocks counts block by
+        block.
+        """
         stages: list[nn.Module] = []
         for child in self.net.children():
             stages += child.children() if isinstance(child, nn.Sequential | nn.ModuleList) else [child]
@@ -67,7 +76,8 @@ def timm(*, model: str, weights: str | None = None) -> TimmBackbone:
 
     Raises:
         ModuleNotFoundError: timm is not installed.
-        ValueError: unknown model, one that gives no feature maps at exact strides, or weights that do not fit.
+        ValueError: unknown model, one that gives no feature maps at exact strides, or weights that do not
+            fit.
     """
     try:
         import timm as library

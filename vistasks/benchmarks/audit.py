@@ -1,4 +1,6 @@
-"""``vistasks benchmark audit``: labels damaged on purpose in generated shapes, and how many of them `vistasks audit` finds."""
+"""``vistasks benchmark audit``: labels damaged on purpose in generated shapes, and how many of them `vistasks
+audit` finds.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from vistasks.atomic import write_text
-from vistasks.audit import audit
-from vistasks.audit.findings import Finding
 from vistasks.checkpoint import read_checkpoint
 from vistasks.config import DataConfig
-from vistasks.datasets.shapes_drawing import CLASSES, Scene
-from vistasks.datasets.shapes_scenes import scene_objects, still_scene
-from vistasks.datasets.shapes_writers import ShapesWriter
+from vistasks.datasets.shapes.drawing import CLASSES, Scene
+from vistasks.datasets.shapes.scenes import scene_objects, still_scene
+from vistasks.datasets.shapes.writers import ShapesWriter
+from vistasks.evaluation.audit import audit
+from vistasks.evaluation.audit.findings import Finding
 from vistasks.proposals.recall import overlaps
+from vistasks.system.atomic import write_text
 
 HEIGHT, WIDTH = 240, 320
 FOUND = 0.5  # IoU from which on an entry is about a planted fault
@@ -29,7 +31,9 @@ SPLITS = {"train": 160, "test": 40}  # the second is not damaged
 
 @dataclass(frozen=True)
 class Planted:
-    """A label that was removed ("given" is "") or changed: ``name`` is its class, ``box`` x1, y1, x2, y2 in pixels."""
+    """A label that was removed ("given" is "") or changed: ``name`` is its class, ``box`` x1, y1, x2, y2 in
+    pixels.
+    """
 
     picture: str
     box: tuple[int, int, int, int]
@@ -38,11 +42,12 @@ class Planted:
 
 
 def plant(root: Path, *, data_seed: int, removed: int, changed: int, seed: int) -> list[Planted]:
-    """Writes generated shapes under ``root`` (VOC, COCO and masks), the training part with damaged labels; what was damaged.
+    """Writes generated shapes under ``root`` (VOC, COCO and masks), the training part with damaged labels;
+    what was damaged.
 
-    The same arguments damage the same labels. Boxes and masks are damaged alike, so that neither gives the other away; objects
-    that are marked difficult are let alone. A ``ValueError`` where there are not so many labels.
-    """
+    The same arguments damage the same labels. Boxes and masks are damaged alike, so that neither gives the
+    other away; objects that are marked difficult are let alone. A ``ValueError`` where there are not so many
+    labels."""
     if root.exists():
         shutil.rmtree(root)
     scenes = {
@@ -52,7 +57,9 @@ def plant(root: Path, *, data_seed: int, removed: int, changed: int, seed: int) 
     }
     labels = [(key, shape) for key, scene in scenes.items() if key[0] == "train" for shape in _easy(scene)]
     if removed < 0 or changed < 0 or not 0 < removed + changed <= len(labels):
-        raise ValueError(f"--removed and --changed: from 1 to {len(labels)} labels together; received {removed} and {changed}")
+        raise ValueError(
+            f"--removed and --changed: from 1 to {len(labels)} labels together; received {removed} and {changed}"
+        )
     generator = np.random.default_rng(seed)
     planted = []
     for number, chosen in enumerate(generator.permutation(len(labels))[: removed + changed].tolist()):
@@ -84,7 +91,9 @@ def _damaged(scene: Scene, shape: int, given: int | None, picture: str) -> tuple
     fault = Planted(picture, found.box, CLASSES[found.label], "" if given is None else CLASSES[given])
     if given is None:
         return replace(scene, owners=np.where(scene.owners == shape, np.int16(-1), scene.owners)), fault
-    shapes = tuple(replace(one, kind=given) if index == shape else one for index, one in enumerate(scene.shapes))
+    shapes = tuple(
+        replace(one, kind=given) if index == shape else one for index, one in enumerate(scene.shapes)
+    )
     return replace(scene, shapes=shapes), fault
 
 
@@ -117,24 +126,39 @@ def benchmark(
     planted = plant(output / "data", data_seed=data_seed, removed=removed, changed=changed, seed=seed)
     write_text(output / "planted.json", json.dumps([asdict(fault) for fault in planted], indent=1))
     data = DataConfig.model_validate(
-        {"format": "voc", "root": str(output / "data" / "voc"), "classes": list(CLASSES), "train": {"split": "train"}}
+        {
+            "format": "voc",
+            "root": str(output / "data" / "voc"),
+            "classes": list(CLASSES),
+            "train": {"split": "train"},
+        }
     )
     proposals = config.proposals.model_copy(update={"cache": str(output / "proposals")})
     config = config.model_copy(update={"data": data, "proposals": proposals})
     found = audit(config, weights, output, top=top, device=device)
-    about = {"weights": weights, "pictures": found.pictures, "labels": found.labels, "data_seed": data_seed, "seed": seed}
+    about = {
+        "weights": weights,
+        "pictures": found.pictures,
+        "labels": found.labels,
+        "data_seed": data_seed,
+        "seed": seed,
+    }
     return {**about, **score(found.judgement.faults, planted, top=top)}
 
 
 def score(faults: Sequence[Finding], planted: Sequence[Planted], *, top: int) -> dict[str, Any]:
-    """Precision and recall of the first ``top`` faults, and what they are; an entry counts once, if it lies on a fault."""
+    """Precision and recall of the first ``top`` faults, and what they are; an entry counts once, if it lies
+    on a fault.
+    """
     open_faults = list(planted)
     hits: list[Planted] = []
     kinds: Counter[str] = Counter()
     wasted: Counter[str] = Counter()
     right_class = 0
     for entry in faults[:top]:
-        here = [fault for fault in open_faults if fault.picture == Path(entry.path).stem and _about(entry, fault)]
+        here = [
+            fault for fault in open_faults if fault.picture == Path(entry.path).stem and _about(entry, fault)
+        ]
         if not here:
             wasted[entry.kind] += 1
             continue
@@ -144,7 +168,10 @@ def score(faults: Sequence[Finding], planted: Sequence[Planted], *, top: int) ->
         right_class += entry.suggested == here[0].name
     shown = min(top, len(faults))
     return {
-        "planted": {"removed": sum(not fault.given for fault in planted), "changed": sum(bool(fault.given) for fault in planted)},
+        "planted": {
+            "removed": sum(not fault.given for fault in planted),
+            "changed": sum(bool(fault.given) for fault in planted),
+        },
         "entries": len(faults),
         "top": shown,
         "precision": len(hits) / max(1, shown),

@@ -1,4 +1,6 @@
-"""The time of a detector beside torchvision's Faster R-CNN on the same trunk, picture by picture in one run."""
+"""The time of a detector beside torchvision's Faster R-CNN on the same trunk, picture by picture in one
+run.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from vistasks.build import build_dataset, build_model, build_proposals
-from vistasks.checkpoint import Checkpoint, LoadedModel, load_model
+from vistasks.checkpoint import Checkpoint
 from vistasks.config import Config
+from vistasks.inference.loaded import LoadedModel, load_model
 from vistasks.proposals.cache import CachedProposals
 from vistasks.registry import BACKBONES
 from vistasks.types import ClassNames, Sample
@@ -35,16 +38,22 @@ class PeerTrunk(nn.Module):
         self.backbone, self.out_channels = backbone, channels
         published: Any = backbone.channels
         self.strides = [stride for stride in sorted(published) if stride >= 4]
-        self.fpn = FeaturePyramidNetwork([published[s] for s in self.strides], channels, extra_blocks=LastLevelMaxPool())
+        self.fpn = FeaturePyramidNetwork(
+            [published[s] for s in self.strides], channels, extra_blocks=LastLevelMaxPool()
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps = self.backbone(images).maps
-        found: dict[str, Tensor] = self.fpn(OrderedDict((str(index), maps[s]) for index, s in enumerate(self.strides)))
+        found: dict[str, Tensor] = self.fpn(
+            OrderedDict((str(index), maps[s]) for index, s in enumerate(self.strides))
+        )
         return found
 
 
 def peer_detector(config: Config, classes: int, *, trained: bool) -> FasterRCNN:
-    """torchvision's Faster R-CNN over the config's trunk, with its defaults but for the input size and the width of 128."""
+    """torchvision's Faster R-CNN over the config's trunk, with its defaults but for the input size and the
+    width of 128.
+    """
     backbone: Any = BACKBONES.build({**config.model.backbone, "weights": None}, where="model.backbone")
     size = {"min_size": config.input.min_side or 800, "max_size": config.input.max_side or 1333}
     return FasterRCNN(
@@ -66,25 +75,31 @@ def benchmark(
     rounds: int = 3,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Seconds a picture: the medians, over pictures, of the best of some rounds that take the detectors in turn.
+    """Seconds a picture: the medians, over pictures, of the best of some rounds that take the detectors in
+    turn.
 
-    Reading the picture files is left out. Without weights the networks are untrained and their last suppression of duplicates has
-    nothing to do, for both alike.
+    Reading the picture files is left out. Without weights the networks are untrained and their last
+    suppression of duplicates has nothing to do, for both alike.
 
     Args:
         config: the detector, and the data whose evaluation part is used.
-        weights: a run folder or a checkpoint of a detector, instead of the config's model with random weights.
+        weights: a run folder or a checkpoint of a detector, instead of the config's model with random
+            weights.
         peer_weights: a state dict of `peer_detector` (a .pth file).
         threads: of PyTorch and of selective search.
 
-    Returns: "seconds" and "images_per_second" by detector, "parts" of ours ("proposals", "network", "cache"), and what was timed.
-    """
+    Returns: "seconds" and "images_per_second" by detector, "parts" of ours ("proposals", "network", "cache"),
+    and what was timed."""
     if pictures < 1 or rounds < 1 or threads < 1:
-        raise ValueError(f"pictures, rounds and threads must be at least 1; received {pictures}, {rounds} and {threads}")
+        raise ValueError(
+            f"pictures, rounds and threads must be at least 1; received {pictures}, {rounds} and {threads}"
+        )
     if "detection" not in config.model.heads:
         raise ValueError("benchmark detector: model.heads has no detection head")
     data = build_dataset(config, "val")
-    images = [data[index].image for index in np.linspace(0, len(data) - 1, min(pictures, len(data))).astype(int)]
+    images = [
+        data[index].image for index in np.linspace(0, len(data) - 1, min(pictures, len(data))).astype(int)
+    ]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -93,7 +108,9 @@ def benchmark(
         if peer_weights is not None:
             peer.load_state_dict(torch.load(peer_weights, weights_only=True))
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-            kept = CachedProposals(build_proposals(config.proposals.model_copy(update={"cache": None})), Path(folder))
+            kept = CachedProposals(
+                build_proposals(config.proposals.model_copy(update={"cache": None})), Path(folder)
+            )
             times = _timed(_tasks(ours, peer, kept), images, rounds)
     finally:
         torch.set_num_threads(before)
@@ -123,8 +140,12 @@ def _untrained(config: Config, classes: ClassNames) -> LoadedModel:
     return loaded
 
 
-def _tasks(ours: LoadedModel, peer: FasterRCNN, kept: CachedProposals) -> dict[str, Callable[[np.ndarray], object]]:
-    """What is timed, each for one picture (H, W, 3) uint8; the network takes the proposals that the cache has."""
+def _tasks(
+    ours: LoadedModel, peer: FasterRCNN, kept: CachedProposals
+) -> dict[str, Callable[[np.ndarray], object]]:
+    """What is timed, each for one picture (H, W, 3) uint8; the network takes the proposals that the cache
+    has.
+    """
 
     def sample(image: np.ndarray) -> Sample:
         return Sample("image", "image", image)
@@ -146,7 +167,9 @@ def _tasks(ours: LoadedModel, peer: FasterRCNN, kept: CachedProposals) -> dict[s
     }
 
 
-def _timed(tasks: dict[str, Callable[[np.ndarray], object]], images: list[np.ndarray], rounds: int) -> dict[str, float]:
+def _timed(
+    tasks: dict[str, Callable[[np.ndarray], object]], images: list[np.ndarray], rounds: int
+) -> dict[str, float]:
     """After a round that only warms up: by task the median over pictures of each one's best time."""
     best: dict[str, list[float]] = {name: [float("inf")] * len(images) for name in tasks}
     for turn in range(rounds + 1):

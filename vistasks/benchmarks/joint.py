@@ -1,8 +1,9 @@
-"""One joint pass of ours (proposals, boxes, class map) beside torchvision's detector and segmenter one after the other.
+"""One joint pass of ours (proposals, boxes, class map) beside torchvision's detector and segmenter one after
+the other.
 
-All three have random weights: no pass depends on what the weights know, except for how many boxes reach the non-maximum
-suppression, which is reported. The rounds of the three alternate, so that other load on the machine hits all of them.
-"""
+All three have random weights: no pass depends on what the weights know, except for how many boxes reach the
+non-maximum suppression, which is reported. The rounds of the three alternate, so that other load on the
+machine hits all of them."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ import numpy as np
 import torch
 import torchvision
 
-from vistasks.batching import collate
 from vistasks.benchmarks.stages import StageClock
 from vistasks.build import build_model, build_proposals
 from vistasks.config import parse_config
 from vistasks.datasets.images import read_image
-from vistasks.datasets.shapes_scenes import still_scene
+from vistasks.datasets.shapes.scenes import still_scene
+from vistasks.loading.batching import collate
 from vistasks.models import MultiTaskModel
 from vistasks.models.folding import fold_batchnorm
 from vistasks.types import ClassNames, Prediction, Sample
@@ -50,7 +51,8 @@ OURS: dict[str, Any] = {
 
 
 def benchmark(*, image: Path | None = None, threads: int = 2, rounds: int = 7) -> dict[str, Any]:
-    """Median and least seconds of a picture for ours and the peers, our ratio to them, and the share of our stages.
+    """Median and least seconds of a picture for ours and the peers, our ratio to them, and the share of our
+    stages.
 
     Args:
         image: a picture, scaled to 640 x 480; None: a generated one with textures and shapes.
@@ -99,7 +101,9 @@ def _benchmark(picture: np.ndarray, image: Path | None, threads: int, rounds: in
         "machine": f"{platform.machine()}, torch {torch.__version__}, torchvision {torchvision.__version__}",
         "median_seconds": {name: round(value, 4) for name, value in medians.items()},
         "least_seconds": {name: round(min(values), 4) for name, values in seconds.items()},
-        "ours_over_both_median": round(statistics.median(a / b for a, b in zip(seconds["ours_joint"], apart)), 3),
+        "ours_over_both_median": round(
+            statistics.median(a / b for a, b in zip(seconds["ours_joint"], apart)), 3
+        ),
         "ours_over_both_least": round(min(seconds["ours_joint"]) / min(apart), 3),
         "our_stages_share": {name: round(value / total, 3) for name, value in stages.items()},
         "our_stages_seconds": {name: round(value / rounds, 4) for name, value in stages.items()},
@@ -128,7 +132,9 @@ class JointPass:
         config = parse_config(OURS)
         names = tuple(f"class {number}" for number in range(CLASSES))
         self.classes = ClassNames(names, ("background", *names))
-        self.model: MultiTaskModel = build_model(config.model, self.classes).to(memory_format=torch.channels_last).eval()
+        self.model: MultiTaskModel = (
+            build_model(config.model, self.classes).to(memory_format=torch.channels_last).eval()
+        )
         fold_batchnorm(self.model)
         method = {**config.proposals.method, "threads": threads}
         self.propose = build_proposals(config.proposals.model_copy(update={"method": method}))
@@ -141,15 +147,22 @@ class JointPass:
         boxes = clock.timed("proposals", lambda: self.propose(sample))
         self.proposed = len(boxes)
         sample = Sample(image_id="picture", path="picture", image=picture, proposals=boxes)
-        batch = clock.timed("batch", lambda: collate([sample], [sample.size], classes=self.classes, divisor=model.divisor))
+        batch = clock.timed(
+            "batch", lambda: collate([sample], [sample.size], classes=self.classes, divisor=model.divisor)
+        )
         with torch.inference_mode():
             features = clock.timed("trunk and neck", lambda: model.features(batch))
             found: dict[str, Any] = {}
-            for task, stage, rest in (("detection", "region head", "boxes"), ("segmentation", "map head", "class map")):
+            for task, stage, rest in (
+                ("detection", "region head", "boxes"),
+                ("segmentation", "map head", "class map"),
+            ):
                 head = model.heads[task]
                 inside = clock.seconds.get(stage, 0.0)
                 with clock.watching({stage: head}):
-                    found[task] = clock.timed(rest, lambda h=head: h.predict(features, batch, model.encode)[0])  # type: ignore[misc]
+                    found[task] = clock.timed(
+                        rest, lambda h=head: h.predict(features, batch, model.encode)[0]
+                    )  # type: ignore[misc]
                 clock.add(rest, inside - clock.seconds[stage])  # what was not the head's forward pass
         return Prediction(found["detection"], found["segmentation"])
 
@@ -162,7 +175,9 @@ def _peers() -> tuple[Callable[[np.ndarray], Mapping[str, Any]], Callable[[np.nd
     random: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": CLASSES + 1}
     detector = fasterrcnn_mobilenet_v3_large_fpn(**random).eval()
     segmenter = deeplabv3_mobilenet_v3_large(**random, aux_loss=False).eval()
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
 
     def tensor(picture: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(picture).permute(2, 0, 1).float() / 255

@@ -1,8 +1,8 @@
-"""Memory of the loader with and without workers, over a generated COCO-sized index, each case in a process of its own.
+"""Memory of the loader with and without workers, over a generated COCO-sized index, each case in a process of
+its own.
 
-What counts is the proportional set size (PSS, from Linux's ``smaps_rollup``) of the process and all its descendants: a page that
-several share counts in parts, so that the sum is what the machine really holds.
-"""
+What counts is the proportional set size (PSS, from Linux's ``smaps_rollup``) of the process and all its
+descendants: a page that several share counts in parts, so that the sum is what the machine really holds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def benchmark(*, images: int = 118_000, boxes: int = 860_000, workers: int = 8) 
             for count in (0, workers):
                 found[f"{name}, {count} workers"] = _in_new_process(root, count)
     total = {key: found[key]["total_mb"] for key in found if key.endswith("workers") and key != "workers"}
-    index = {count: total[f"large, {count} workers"] - total[f"small, {count} workers"] for count in (0, workers)}
+    index = {
+        count: total[f"large, {count} workers"] - total[f"small, {count} workers"] for count in (0, workers)
+    }
     found["index_mb"] = {str(count): round(value, 1) for count, value in index.items()}
     found["index_ratio"] = round(index[workers] / index[0], 3)
     found["total_ratio"] = round(total[f"large, {workers} workers"] / total["large, 0 workers"], 3)
@@ -60,11 +62,25 @@ def write_index(root: Path, *, images: int, boxes: int, seed: int = 0) -> None:
             os.link(source, path)
     corners = rng.uniform(0, _SIDE / 2, (boxes, 2)).round(2)
     sides = rng.uniform(1, _SIDE / 2, (boxes, 2)).round(2)
-    rows = zip(rng.integers(0, images, boxes).tolist(), rng.integers(1, 81, boxes).tolist(), corners.tolist(), sides.tolist())
+    rows = zip(
+        rng.integers(0, images, boxes).tolist(),
+        rng.integers(1, 81, boxes).tolist(),
+        corners.tolist(),
+        sides.tolist(),
+    )
     content = {
-        "images": [{"id": i, "file_name": name, "height": _SIDE, "width": _SIDE} for i, name in enumerate(names)],
+        "images": [
+            {"id": i, "file_name": name, "height": _SIDE, "width": _SIDE} for i, name in enumerate(names)
+        ],
         "annotations": [
-            {"id": number, "image_id": image, "category_id": category, "bbox": [*corner, *side], "area": 100.0, "iscrowd": 0}
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": [*corner, *side],
+                "area": 100.0,
+                "iscrowd": 0,
+            }
             for number, (image, category, corner, side) in enumerate(rows)
         ],
         "categories": [{"id": number, "name": f"class {number}"} for number in range(1, 81)],
@@ -80,24 +96,36 @@ def _in_new_process(root: Path, workers: int) -> dict[str, Any]:
 
 
 def measure(root: Path, workers: int) -> dict[str, Any]:
-    """Opens the index, loads batches until every worker has worked, and weighs this process and its descendants."""
+    """Opens the index, loads batches until every worker has worked, and weighs this process and its
+    descendants.
+    """
     from vistasks.config import InputConfig
     from vistasks.datasets import load_dataset
-    from vistasks.loading import EpochOrder, Pipeline, batches
+    from vistasks.loading.loader import EpochOrder, Pipeline, batches
 
     start = time.perf_counter()
-    data = load_dataset({"format": "coco", "root": str(root), "images": "train", "annotations": "a.json", "tasks": ["detect"]})
+    data = load_dataset(
+        {"format": "coco", "root": str(root), "images": "train", "annotations": "a.json", "tasks": ["detect"]}
+    )
     opened = time.perf_counter() - start
     gc.collect()
     order = EpochOrder(len(data), batch_size=2, shuffle=True, seed=0)
-    loader = batches(Pipeline(data, None, None, InputConfig(), 0), order, classes=data.classes, divisor=32, workers=workers)
+    loader = batches(
+        Pipeline(data, None, None, InputConfig(), 0), order, classes=data.classes, divisor=32, workers=workers
+    )
     for number, _ in enumerate(loader):
         if number == 4 * max(1, workers):  # the batches come from the workers in turn
             break
     parts = {process: _pss(process) for process in _family(os.getpid())}
     main = parts.pop(os.getpid())
-    mega = {"main_mb": main / 1024, "workers_mb": sum(parts.values()) / 1024, "total_mb": (main + sum(parts.values())) / 1024}
-    return {name: round(value, 1) for name, value in {**mega, "seconds_to_open": opened}.items()} | {"processes": 1 + len(parts)}
+    mega = {
+        "main_mb": main / 1024,
+        "workers_mb": sum(parts.values()) / 1024,
+        "total_mb": (main + sum(parts.values())) / 1024,
+    }
+    return {name: round(value, 1) for name, value in {**mega, "seconds_to_open": opened}.items()} | {
+        "processes": 1 + len(parts)
+    }
 
 
 def _pss(process: int) -> int:
@@ -112,7 +140,9 @@ def _family(process: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
+                fields = (
+                    (entry / "stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
+                )
             except OSError:  # it has just ended
                 continue
             parents.setdefault(int(fields[1]), []).append(int(entry.name))

@@ -28,9 +28,13 @@ def _ours(mode: Any, image: np.ndarray, threads: int) -> tuple[np.ndarray, float
 def labelled_pictures(data: Path, split: str) -> Dataset:
     """One split of the VOC or COCO data set in a folder."""
     if not (data / "Annotations").is_dir() and not (data / "annotations").is_dir():
-        raise ValueError(f"{data}: expected a data set with Annotations/*.xml (VOC) or annotations/instances_*.json (COCO)")
+        raise ValueError(
+            f"{data}: expected a data set with Annotations/*.xml (VOC) or annotations/instances_*.json (COCO)"
+        )
     form = "voc" if (data / "Annotations").is_dir() else "coco"
-    listed = form == "coco" or (data / "ImageSets").is_dir()  # a bare folder of xml beside images has no splits
+    listed = (
+        form == "coco" or (data / "ImageSets").is_dir()
+    )  # a bare folder of xml beside images has no splits
     options = {"format": form, "root": str(data), "bad_boxes": "drop", **({"split": split} if listed else {})}
     return load_dataset(options, where="--data")
 
@@ -69,7 +73,8 @@ def benchmark(
     modes: Sequence[str] = ("fast",),
     threads: Sequence[int] = (1,),
 ) -> dict[str, Any]:
-    """Times and judges every method on the same pictures, taken in turns, so that a busy machine is busy for all.
+    """Times and judges every method on the same pictures, taken in turns, so that a busy machine is busy for
+    all.
 
     Args:
         data: a VOC or COCO data set's folder.
@@ -79,10 +84,10 @@ def benchmark(
         modes: of ours and of OpenCV; dlib has none.
         threads: numbers of threads; dlib always takes one.
 
-    Returns: "rows", one a method and number of threads, with "seconds" (wall) and "cpu_seconds" (processor time) a picture
-    and the numbers of `ProposalRecall` for 300, 1,000, 2,000 and all boxes; "ratios", their seconds over those of our row
-    with the same mode and threads (dlib over fast); "data", "split", "pictures", "objects".
-    """
+    Returns: "rows", one a method and number of threads, with "seconds" (wall) and "cpu_seconds" (processor
+    time) a picture and the numbers of `ProposalRecall` for 300, 1,000, 2,000 and all boxes; "ratios", their
+    seconds over those of our row with the same mode and threads (dlib over fast); "data", "split",
+    "pictures", "objects"."""
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or pictures < 1 or not modes or not threads or min(threads) < 1:
         raise ValueError(
@@ -119,8 +124,14 @@ def benchmark(
 
 
 def _ratios(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """``{"opencv fast, 1 thread": {"seconds": 60.0, "cpu_seconds": 61.0}, ...}``: how many times as long as ours."""
-    ours = {(row["method"].split()[1], row["threads"]): row for row in results if row["method"].startswith("vistasks")}
+    """``{"opencv fast, 1 thread": {"seconds": 60.0, "cpu_seconds": 61.0}, ...}``: how many times as long as
+    ours.
+    """
+    ours = {
+        (row["method"].split()[1], row["threads"]): row
+        for row in results
+        if row["method"].startswith("vistasks")
+    }
     ratios = {}
     for row in results:
         mode = row["method"].split()[1] if " " in row["method"] else "fast"

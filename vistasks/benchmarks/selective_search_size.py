@@ -11,22 +11,26 @@ from typing import Any
 import numpy as np
 
 from vistasks.benchmarks.selective_search import labelled_pictures
-from vistasks.memory import peak_bytes
 from vistasks.proposals import selective_search
 from vistasks.proposals.selective_search import MODES, Mode
+from vistasks.system.memory import peak_bytes
 
 MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 6.0, 12.0, 24.0)
 TILES = 24  # different pictures in the mosaic
 
 
 def mosaic(pictures: Sequence[np.ndarray], megapixels: float) -> np.ndarray:
-    """(H, W, 3) uint8, 4:3, of so many million pixels: pictures laid side by side, so that all sizes have the same content."""
+    """(H, W, 3) uint8, 4:3, of so many million pixels: pictures laid side by side, so that all sizes have the
+    same content.
+    """
     height = max(1, round(math.sqrt(megapixels * 1e6 * 3 / 4)))
     width = max(1, round(height * 4 / 3))
     tile = min(p.shape[0] for p in pictures), min(p.shape[1] for p in pictures)
     down, across = -(-height // tile[0]), -(-width // tile[1])
     rows = [
-        np.concatenate([pictures[(y * 7 + x) % len(pictures)][: tile[0], : tile[1]] for x in range(across)], axis=1)
+        np.concatenate(
+            [pictures[(y * 7 + x) % len(pictures)][: tile[0], : tile[1]] for x in range(across)], axis=1
+        )
         for y in range(down)
     ]
     return np.ascontiguousarray(np.concatenate(rows)[:height, :width])
@@ -51,10 +55,17 @@ def benchmark(
         mode: of selective search.
         rounds: the fastest of so many is taken; one over 3 megapixels.
 
-    Returns: "rows" of "megapixels", "threads", "seconds", "microseconds_per_pixel", "boxes", "peak_mb" (the largest resident
-    size of the process so far); "exponent", the slope of log time over log pixels of each number of threads.
-    """
-    if mode not in MODES or not megapixels or min(megapixels) <= 0 or not threads or min(threads) < 1 or rounds < 1:
+    Returns: "rows" of "megapixels", "threads", "seconds", "microseconds_per_pixel", "boxes", "peak_mb" (the
+    largest resident size of the process so far); "exponent", the slope of log time over log pixels of each
+    number of threads."""
+    if (
+        mode not in MODES
+        or not megapixels
+        or min(megapixels) <= 0
+        or not threads
+        or min(threads) < 1
+        or rounds < 1
+    ):
         raise ValueError(
             f"selective search size benchmark: expected a mode of {', '.join(MODES)}, sizes over 0, threads and rounds of at "
             f"least 1, not {mode!r}, {list(megapixels)}, {list(threads)}, {rounds}"
@@ -74,16 +85,28 @@ def benchmark(
                 times.append(time.perf_counter() - start)
             pixels = image.shape[0] * image.shape[1]
             per_pixel = min(times) / pixels * 1e6
-            timed = {"megapixels": pixels / 1e6, "threads": count, "seconds": min(times), "microseconds_per_pixel": per_pixel}
+            timed = {
+                "megapixels": pixels / 1e6,
+                "threads": count,
+                "seconds": min(times),
+                "microseconds_per_pixel": per_pixel,
+            }
             rows.append({**timed, "boxes": len(boxes), "peak_mb": peak_bytes() / 1e6})
-    return {"data": str(data), "mode": mode, "rows": rows, "exponent": {str(n): _exponent(rows, n) for n in threads}}
+    return {
+        "data": str(data),
+        "mode": mode,
+        "rows": rows,
+        "exponent": {str(n): _exponent(rows, n) for n in threads},
+    }
 
 
 def _exponent(rows: list[dict[str, Any]], threads: int) -> float | None:
     own = [row for row in rows if row["threads"] == threads]
     if len(own) < 2:
         return None
-    slope = np.polyfit(np.log([row["megapixels"] for row in own]), np.log([row["seconds"] for row in own]), 1)[0]
+    slope = np.polyfit(
+        np.log([row["megapixels"] for row in own]), np.log([row["seconds"] for row in own]), 1
+    )[0]
     return float(slope)
 
 
@@ -91,18 +114,29 @@ def plot(result: dict[str, Any], path: Path) -> None:
     """Seconds against megapixels, both logarithmic, with a line of proportional growth, as a picture file."""
     from matplotlib.figure import Figure
 
-    from vistasks.atomic import replacing
+    from vistasks.system.atomic import replacing
 
     axes = (figure := Figure(figsize=(6, 4), layout="constrained")).subplots()
     for count in dict.fromkeys(row["threads"] for row in result["rows"]):
         own = [row for row in result["rows"] if row["threads"] == count]
         sizes = [row["megapixels"] for row in own]
-        axes.plot(sizes, [row["seconds"] for row in own], marker="o", label=f"{count} thread{'s' if count > 1 else ''}")
+        axes.plot(
+            sizes,
+            [row["seconds"] for row in own],
+            marker="o",
+            label=f"{count} thread{'s' if count > 1 else ''}",
+        )
     first = result["rows"][0]
     sizes = [row["megapixels"] for row in result["rows"]]
     linear = [first["seconds"] * size / first["megapixels"] for size in sizes]
     axes.plot(sizes, linear, linestyle=":", color="0.5", label="proportional to the smallest")
-    axes.set(xscale="log", yscale="log", xlabel="megapixels", ylabel="seconds", title=f"selective search, {result['mode']}")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="megapixels",
+        ylabel="seconds",
+        title=f"selective search, {result['mode']}",
+    )
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     with replacing(path) as temporary:

@@ -1,4 +1,6 @@
-"""What the training loop costs beside the network itself: overhead over a bare loop, and the share of waiting for data."""
+"""What the training loop costs beside the network itself: overhead over a bare loop, and the share of waiting
+for data.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ from typing import Any
 
 import torch
 
-from vistasks.batching import to_device
 from vistasks.config import Config
-from vistasks.devices import build_fabric
-from vistasks.preflight import prepare
-from vistasks.progress import TrainingDisplay
-from vistasks.train import Run
+from vistasks.loading.batching import to_device
+from vistasks.system.devices import build_fabric
+from vistasks.training.loop import Run
+from vistasks.training.preflight import prepare
+from vistasks.training.progress import TrainingDisplay
 from vistasks.types import Batch
 
 ROUNDS = 3
@@ -25,9 +27,10 @@ ROUNDS = 3
 def benchmark(config: Config, *, steps: int = 20) -> dict[str, Any]:
     """Trains ``config`` for some steps in three ways, in a folder that is removed afterwards.
 
-    First through `vistasks.train.Run` with its loader: images per second, and the share of the time that a step waits for data.
-    Then, on the same batches kept in memory, in turns of one step each: the loop's own step (draws, guards, gradient norm,
-    display, metrics.jsonl) and a bare ``zero_grad, loss, backward, step`` of the same model with an optimizer like the run's.
+    First through `vistasks.training.loop.Run` with its loader: images per second, and the share of the time
+    that a step waits for data. Then, on the same batches kept in memory, in turns of one step each: the
+    loop's own step (draws, guards, gradient norm, display, metrics.jsonl) and a bare ``zero_grad, loss,
+    backward, step`` of the same model with an optimizer like the run's.
 
     Args:
         config: one device; proposals come from its cache, which should be filled.
@@ -63,7 +66,10 @@ def _with_loader(run: Run, display: TrainingDisplay, steps: int) -> tuple[dict[s
         batches.append(run.step(arriving, display, steps))
         images += len(batches[-1]) * run.accumulate
     seconds = time.perf_counter() - started
-    return {"images_per_second": images / seconds, "data_wait": (run.watch.waited - waited) / seconds}, batches
+    return {
+        "images_per_second": images / seconds,
+        "data_wait": (run.watch.waited - waited) / seconds,
+    }, batches
 
 
 def _beside_bare(run: Run, display: TrainingDisplay, batches: Sequence[Batch]) -> dict[str, Any]:
@@ -79,7 +85,10 @@ def _beside_bare(run: Run, display: TrainingDisplay, batches: Sequence[Batch]) -
         optimizer.zero_grad()
         for _ in range(run.accumulate):
             with run.fabric.autocast():
-                loss = torch.stack(list(model.loss(to_device(batch, run.fabric.device)).values())).sum() / run.accumulate
+                loss = (
+                    torch.stack(list(model.loss(to_device(batch, run.fabric.device)).values())).sum()
+                    / run.accumulate
+                )
             run.fabric.strategy.precision.backward(loss, model)
         if config.clip_grad_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)

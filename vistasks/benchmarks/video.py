@@ -1,4 +1,6 @@
-"""The video pipeline on a generated clip: each stage alone, all of them side by side and in turn, and memory over a long run."""
+"""The video pipeline on a generated clip: each stage alone, all of them side by side and in turn, and memory
+over a long run.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from vistasks.predictor import Predictor
+from vistasks.inference.predictor import Predictor
+from vistasks.inference.video.network import Network
+from vistasks.inference.video.options import InferOptions
+from vistasks.inference.video.pipeline import FEED, Pipeline, Stage, in_turn
+from vistasks.inference.video.reader import Frame, VideoReader
+from vistasks.inference.video.report import VideoReport
+from vistasks.inference.video.run import infer_frames, writing_stages
+from vistasks.inference.video.sinks import VideoWriter
+from vistasks.inference.video.stages import Shots, cores, predicting_stages
+from vistasks.inference.video.writing import FrameResults
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
-from vistasks.video.network import Network
-from vistasks.video.options import InferOptions
-from vistasks.video.pipeline import FEED, Pipeline, Stage, in_turn
-from vistasks.video.report import VideoReport
-from vistasks.video.run import infer_frames, writing_stages
-from vistasks.video.sinks import VideoWriter
-from vistasks.video.sources import Frame, VideoReader
-from vistasks.video.stages import Shots, cores, predicting_stages
-from vistasks.video.writing import FrameResults
 
 _WAIT = 0.005  # seconds that each stage of the waiting pipeline takes
 
@@ -53,16 +55,18 @@ def benchmark(
         memory_frames: of the long run, which uses the model that costs nothing; 0: none.
         options: of the run.
 
-    Returns: "frames", "size", "cores" and how it was run; "stages": of each its "rate" alone (frames per second) and "cpu"
-    (seconds of all cores for a frame); "slowest" (the stage with the lowest rate) and "slowest_rate"; "pipeline" and "in_turn":
-    frames per second of all stages side by side and one after the other; "ratio_to_slowest" and "ratio_to_in_turn";
-    "cores_rate": frames per second that the cores can do if none ever waits; "ratio_to_limit": of "pipeline" to the lower one
-    of that and "slowest_rate"; "waiting": the ratio to the slowest for stages that only wait, which shows what the pipeline
-    itself costs; "memory": see `measure_memory`.
-    """
+    Returns: "frames", "size", "cores" and how it was run; "stages": of each its "rate" alone (frames per
+    second) and "cpu" (seconds of all cores for a frame); "slowest" (the stage with the lowest rate) and
+    "slowest_rate"; "pipeline" and "in_turn": frames per second of all stages side by side and one after the
+    other; "ratio_to_slowest" and "ratio_to_in_turn"; "cores_rate": frames per second that the cores can do if
+    none ever waits; "ratio_to_limit": of "pipeline" to the lower one of that and "slowest_rate"; "waiting":
+    the ratio to the slowest for stages that only wait, which shows what the pipeline itself costs; "memory":
+    see `measure_memory`."""
     with tempfile.TemporaryDirectory(prefix="vistasks-") as place:
         folder = Path(place)
-        predictor = _predictor(weights, device, batch_size, half=half, compiled=compiled, cuda_graphs=cuda_graphs)
+        predictor = _predictor(
+            weights, device, batch_size, half=half, compiled=compiled, cuda_graphs=cuda_graphs
+        )
         bench = _Bench(predictor, folder, options)
         write_clip(bench.clip, max(frames, batch_size), size)
         bench.warm()
@@ -108,12 +112,19 @@ class _Bench:
     @contextmanager
     def _stages(self) -> Iterator[list[Stage]]:
         source = VideoReader(self.clip)
-        results = FrameResults(self.folder / "out", source, self.predictor, self.options, period=self.network.period * 1_000_000)
-        yield [*predicting_stages(self.network, threads=self.options.threads), *writing_stages(results, self.options)]
+        results = FrameResults(
+            self.folder / "out", source, self.predictor, self.options, period=self.network.period * 1_000_000
+        )
+        yield [
+            *predicting_stages(self.network, threads=self.options.threads),
+            *writing_stages(results, self.options),
+        ]
         results.finish(complete=True)
 
     def alone(self) -> dict[str, dict[str, float]]:
-        """Of each stage its rate while nothing else works, and the seconds of all cores that a frame takes."""
+        """Of each stage its rate while nothing else works, and the seconds of all cores that a frame
+        takes.
+        """
         with self._stages() as stages:
             found: dict[str, dict[str, float]] = {}
             things: Iterable[Any] = Shots(VideoReader(self.clip), self.network)
@@ -155,7 +166,9 @@ class NoModel:
 
     def _one(self, height: int, width: int) -> Prediction:
         box = np.array([[width / 4, height / 4, width / 2, height / 2]], dtype=np.float32)
-        found = Detections(box, np.ones(1, dtype=np.float32), np.zeros(1, dtype=np.int64), self.classes.detection)
+        found = Detections(
+            box, np.ones(1, dtype=np.float32), np.zeros(1, dtype=np.int64), self.classes.detection
+        )
         labels = np.zeros((height, width), dtype=np.uint8)
         labels[height // 2 :] = 1
         return Prediction(found, SegmentationMap(labels, self.classes.segmentation))
@@ -166,14 +179,18 @@ def write_clip(path: Path, frames: int, size: tuple[int, int]) -> Path:
     height, width = size
     rng = np.random.default_rng(0)
     ground = np.kron(
-        rng.integers(40, 200, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8)
+        rng.integers(40, 200, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8),
+        np.ones((16, 16, 1), np.uint8),
     )
     side = height // 6
     with VideoWriter(path, rate=Fraction(25)) as writer:
         for number in range(frames):
             image = ground[:height, :width].copy()
             for index, colour in enumerate(((220, 30, 30), (30, 200, 40), (20, 40, 210))):
-                x, y = (number * (5 + 3 * index)) % (width - side), (index * 2 * side + 3 * number) % (height - side)
+                x, y = (
+                    (number * (5 + 3 * index)) % (width - side),
+                    (index * 2 * side + 3 * number) % (height - side),
+                )
                 image[y : y + side, x : x + side] = colour
             writer.write(image, number / 25)
     return path
@@ -182,7 +199,7 @@ def write_clip(path: Path, frames: int, size: tuple[int, int]) -> Path:
 def _predictor(weights: str | None, device: str, batch_size: int, **speed: bool) -> Predictor:
     if weights is None:
         return Predictor(NoModel(), batch_size=batch_size)
-    from vistasks.predictor import load
+    from vistasks.inference.predictor import load
 
     predictor = load(weights, device, batch_size=batch_size)
     predictor.speed_up(**speed)
@@ -190,7 +207,9 @@ def _predictor(weights: str | None, device: str, batch_size: int, **speed: bool)
 
 
 def waiting(things: int = 100, stages: int = 5) -> float:
-    """The pipeline's rate over its slowest stage's alone, for stages that only wait: what the pipeline itself costs."""
+    """The pipeline's rate over its slowest stage's alone, for stages that only wait: what the pipeline itself
+    costs.
+    """
 
     def wait(found: list[Any]) -> list[Any]:
         time.sleep(_WAIT)
@@ -206,7 +225,7 @@ def waiting(things: int = 100, stages: int = 5) -> float:
 
 
 class _Loop:
-    """A clip over and over, as one long `vistasks.video.protocols.FrameSource`."""
+    """A clip over and over, as one long `vistasks.inference.video.protocols.FrameSource`."""
 
     def __init__(self, clip: Path, frames: int) -> None:
         self._reader = VideoReader(clip)
@@ -224,11 +243,11 @@ class _Loop:
 
 
 def measure_memory(frames: int = 10_000, size: tuple[int, int] = (720, 1280)) -> dict[str, Any]:
-    """Resident memory of this process on a long clip with the model that costs nothing, everything else as `vistasks infer` does.
+    """Resident memory of this process on a long clip with the model that costs nothing, everything else as
+    `vistasks infer` does.
 
-    Returns "bytes" at a tenth of the frames and at all of them, under these numbers, "growth" from one to the other as a share,
-    and "rate", frames per second.
-    """
+    Returns "bytes" at a tenth of the frames and at all of them, under these numbers, "growth" from one to the
+    other as a share, and "rate", frames per second."""
     found: dict[int, int] = {}
 
     def note(report: VideoReport) -> None:
@@ -238,13 +257,21 @@ def measure_memory(frames: int = 10_000, size: tuple[int, int] = (720, 1280)) ->
     with tempfile.TemporaryDirectory(prefix="vistasks-") as folder:
         clip = write_clip(Path(folder) / "clip.mp4", min(frames, 250), size)
         options = InferOptions(progress=False)
-        report = infer_frames(Predictor(NoModel()), _Loop(clip, frames), Path(folder) / "out", options, shown=note)
+        report = infer_frames(
+            Predictor(NoModel()), _Loop(clip, frames), Path(folder) / "out", options, shown=note
+        )
     growth = found[frames] / found[frames // 10] - 1
-    return {"bytes": {str(number): value for number, value in found.items()}, "growth": growth, "rate": report.rate}
+    return {
+        "bytes": {str(number): value for number, value in found.items()},
+        "growth": growth,
+        "rate": report.rate,
+    }
 
 
 def resident_bytes() -> int:
-    """This process's resident memory now; where the system does not say (no /proc), the most that it ever had."""
+    """This process's resident memory now; where the system does not say (no /proc), the most that it ever
+    had.
+    """
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

@@ -1,4 +1,6 @@
-"""What the options that spare work on video cost in accuracy and gain in rate, on generated clips with labels for every frame."""
+"""What the options that spare work on video cost in accuracy and gain in rate, on generated clips with labels
+for every frame.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from vistasks.datasets.shapes_drawing import CLASSES, Scene
-from vistasks.datasets.shapes_scenes import clip_scenes, scene_mask, scene_objects
-from vistasks.devices import pick_device
+from vistasks.datasets.shapes.drawing import CLASSES, Scene
+from vistasks.datasets.shapes.scenes import clip_scenes, scene_mask, scene_objects
+from vistasks.inference.predictor import PicturePrediction, Predictor, load
+from vistasks.inference.video.network import Network
+from vistasks.inference.video.options import InferOptions
+from vistasks.inference.video.pipeline import Pipeline
+from vistasks.inference.video.reader import Frame
+from vistasks.inference.video.stages import Shots, predicting_stages
 from vistasks.metrics import CocoAveragePrecision, MeanIoU
-from vistasks.predictor import PicturePrediction, Predictor, load
 from vistasks.proposals.recall import overlaps
+from vistasks.system.devices import pick_device
 from vistasks.types import Detections, Labelled, Sample
-from vistasks.video.network import Network
-from vistasks.video.options import InferOptions
-from vistasks.video.pipeline import Pipeline
-from vistasks.video.sources import Frame
-from vistasks.video.stages import Shots, predicting_stages
 
 SCORE = 0.05  # detections from here on count for AP
 SURE = 0.5  # and from here on they are looked for again in the answers with an option
@@ -43,7 +45,11 @@ class Setting:
         words = [f"--propose-every {self.propose_every}"] * (self.propose_every > 1)
         words += [f"--segment-every {self.segment_every}"] * (self.segment_every > 1)
         words += [f"--proposals {self.proposals}"] * (self.proposals != "method")
-        words += [*["--half"] * self.half, *["--compile"] * self.compiled, *["--cuda-graphs"] * self.cuda_graphs]
+        words += [
+            *["--half"] * self.half,
+            *["--compile"] * self.compiled,
+            *["--cuda-graphs"] * self.cuda_graphs,
+        ]
         return " ".join(words) or "every frame"
 
 
@@ -63,7 +69,7 @@ SETTINGS = (
 
 
 class _Scenes:
-    """Drawn scenes as a `vistasks.video.protocols.FrameSource`, as fast as they are taken."""
+    """Drawn scenes as a `vistasks.inference.video.protocols.FrameSource`, as fast as they are taken."""
 
     live, dropped, rate = False, 0, Fraction(25)
     name = where = "scenes"
@@ -91,23 +97,30 @@ def benchmark(
     """Runs generated clips through `vistasks infer`'s stages up to the predictions, once for each setting.
 
     Args:
-        weights: a model of the generated shapes with a detector, as `vistasks demo` trains it; settings that need a class map
-            are left out where it has none, and CUDA graphs where it runs on the CPU.
+        weights: a model of the generated shapes with a detector, as `vistasks demo` trains it; settings that
+            need a class map are left out where it has none, and CUDA graphs where it runs on the CPU.
         device: "auto", "cpu" or "cuda".
         clips, frames: how many, and how long each is.
         size: (height, width) of the clips.
 
-    Returns: "settings": {words: "AP" and "AP50" over all frames, "mIoU" where there is a class map, "rate" in frames per
-    second, "gain": that over the rate with every frame computed; "same": the share of the plain run's detections from a score
-    of .5 on that are there again (same class, IoU >= .9), and "score_difference": the largest of these}.
+    Returns: "settings": {words: "AP" and "AP50" over all frames, "mIoU" where there is a class map, "rate" in
+    frames per second, "gain": that over the rate with every frame computed; "same": the share of the plain
+    run's detections from a score of .5 on that are there again (same class, IoU >= .9), and
+    "score_difference": the largest of these}.
 
     Raises:
         ValueError: a model of other classes, or without a detector.
     """
     predictor = load(weights, device, score=SCORE)
     _check(weights, predictor)
-    scenes = [list(clip_scenes(seed=seed, frames=frames, height=size[0], width=size[1])) for seed in range(clips)]
-    usable = [s for s in settings if predictor.classes.segmentation or (s.segment_every == 1 and s.proposals == "method")]
+    scenes = [
+        list(clip_scenes(seed=seed, frames=frames, height=size[0], width=size[1])) for seed in range(clips)
+    ]
+    usable = [
+        s
+        for s in settings
+        if predictor.classes.segmentation or (s.segment_every == 1 and s.proposals == "method")
+    ]
     usable = [s for s in usable if not s.cuda_graphs or pick_device(device).type == "cuda"]
     found: dict[str, Any] = {}
     plain: list[PicturePrediction] = []
@@ -122,7 +135,14 @@ def benchmark(
     first = found[str(usable[0])]["rate"]
     for row in found.values():
         row["gain"] = row["rate"] / first
-    return {"weights": weights, "device": device, "clips": clips, "frames": frames, "size": list(size), "settings": found}
+    return {
+        "weights": weights,
+        "device": device,
+        "clips": clips,
+        "frames": frames,
+        "size": list(size),
+        "settings": found,
+    }
 
 
 def _check(weights: str, predictor: Predictor) -> None:
@@ -133,7 +153,9 @@ def _check(weights: str, predictor: Predictor) -> None:
         )
 
 
-def _run(predictor: Predictor, setting: Setting, clips: Sequence[Sequence[Scene]]) -> tuple[float, list[PicturePrediction]]:
+def _run(
+    predictor: Predictor, setting: Setting, clips: Sequence[Sequence[Scene]]
+) -> tuple[float, list[PicturePrediction]]:
     """Seconds for the clips after one frame to warm up, and what was found in each frame."""
     options = InferOptions(
         progress=False,
@@ -144,7 +166,9 @@ def _run(predictor: Predictor, setting: Setting, clips: Sequence[Sequence[Scene]
 
     def stream(scenes: Sequence[Scene]) -> list[PicturePrediction]:
         network = Network(predictor, options, period=Network.multiple(predictor, options))
-        return [shot.prediction for shot in Pipeline(Shots(_Scenes(scenes), network), predicting_stages(network))]
+        return [
+            shot.prediction for shot in Pipeline(Shots(_Scenes(scenes), network), predicting_stages(network))
+        ]
 
     stream(clips[0][:1])
     start = time.perf_counter()
@@ -152,7 +176,9 @@ def _run(predictor: Predictor, setting: Setting, clips: Sequence[Sequence[Scene]
     return time.perf_counter() - start, answers
 
 
-def _accuracy(predictor: Predictor, answers: Sequence[PicturePrediction], scenes: Sequence[Scene]) -> dict[str, Any]:
+def _accuracy(
+    predictor: Predictor, answers: Sequence[PicturePrediction], scenes: Sequence[Scene]
+) -> dict[str, Any]:
     maps = bool(predictor.classes.segmentation)
     ap = CocoAveragePrecision(predictor.classes.detection)
     iou = MeanIoU(predictor.classes.segmentation) if maps else None
@@ -162,7 +188,11 @@ def _accuracy(predictor: Predictor, answers: Sequence[PicturePrediction], scenes
         if iou is not None:
             iou.update(answer, sample)
     boxes = ap.compute()
-    return {"AP": boxes["AP"], "AP50": boxes["AP50"], **({} if iou is None else {"mIoU": iou.compute()["mIoU"]})}
+    return {
+        "AP": boxes["AP"],
+        "AP50": boxes["AP50"],
+        **({} if iou is None else {"mIoU": iou.compute()["mIoU"]}),
+    }
 
 
 def _sample(name: str, scene: Scene, *, maps: bool) -> Sample:
@@ -196,7 +226,9 @@ def _sameness(plain: Sequence[PicturePrediction], answers: Sequence[PicturePredi
 
 
 def _near(before: Detections, after: Detections) -> np.ndarray:
-    """For each detection (D,) the index of the nearest one of its class afterwards; -1 where none has `SAME_IOU`."""
+    """For each detection (D,) the index of the nearest one of its class afterwards; -1 where none has
+    `SAME_IOU`.
+    """
     if not len(after.boxes):
         return np.full(len(before.boxes), -1)
     iou = np.where(before.labels[:, None] == after.labels[None], overlaps(before.boxes, after.boxes), 0)

@@ -16,14 +16,22 @@ OVERRIDES = "config values to change, for example train.epochs=3 (key.path=value
 
 
 def add_action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """A command's action; it takes --debug too, and leaves the value alone where it was given before the action."""
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    """A command's action; it takes --debug too, and leaves the value alone where it was given before the
+    action.
+    """
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
     return parser
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file (see configs/)")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="the experiment, a YAML file (see configs/)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
 
 
@@ -39,7 +47,9 @@ def weights_argument(parser: argparse.ArgumentParser) -> None:
 
 def votes_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--votes", metavar="V,V,...", help="what each of several --weights counts, such as 3,1,1 (default: all the same)"
+        "--votes",
+        metavar="V,V,...",
+        help="what each of several --weights counts, such as 3,1,1 (default: all the same)",
     )
 
 
@@ -50,11 +60,15 @@ def given_votes(parsed: argparse.Namespace) -> list[float] | None:
     try:
         return [float(vote) for vote in parsed.votes.split(",")]
     except ValueError:
-        raise ValueError(f"--votes are numbers with commas between, such as 3,1,1; received {parsed.votes}") from None
+        raise ValueError(
+            f"--votes are numbers with commas between, such as 3,1,1; received {parsed.votes}"
+        ) from None
 
 
 def given_weights(parsed: argparse.Namespace) -> list[str]:
-    """The files and folders of ``--weights``; ``key.path=value`` after them goes to the overrides, where it belongs."""
+    """The files and folders of ``--weights``; ``key.path=value`` after them goes to the overrides, where it
+    belongs.
+    """
     overrides = [text for text in parsed.weights if re.match(r"[\w.]+=", text) and not Path(text).exists()]
     parsed.overrides = [*overrides, *parsed.overrides]
     return [text for text in parsed.weights if text not in overrides]
@@ -63,16 +77,33 @@ def given_weights(parsed: argparse.Namespace) -> list[str]:
 def test_time_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several views of a picture")
     group.add_argument(
-        "--tta", default="", metavar="VIEWS", help="boxes fused, class maps averaged over views, such as flip,0.75,1.25 (and 1)"
+        "--tta",
+        default="",
+        metavar="VIEWS",
+        help="boxes fused, class maps averaged over views, such as flip,0.75,1.25 (and 1)",
     )
     group.add_argument(
-        "--window", type=int, metavar="PIXELS", help="class maps of large pictures window by window, each so many pixels a side"
+        "--window",
+        type=int,
+        metavar="PIXELS",
+        help="class maps of large pictures window by window, each so many pixels a side",
     )
-    group.add_argument("--overlap", type=float, default=0.25, help="the part of a window that the next one sees too (.25)")
+    group.add_argument(
+        "--overlap", type=float, default=0.25, help="the part of a window that the next one sees too (.25)"
+    )
     fusion = parser.add_argument_group("weighted boxes fusion (of several views or models)")
-    fusion.add_argument("--fusion-iou", type=float, default=0.55, metavar="IOU", help="boxes that overlap by more are one (.55)")
     fusion.add_argument(
-        "--fusion-score", default="mean", choices=["mean", "max"], help="what the score of boxes that are one begins with (mean)"
+        "--fusion-iou",
+        type=float,
+        default=0.55,
+        metavar="IOU",
+        help="boxes that overlap by more are one (.55)",
+    )
+    fusion.add_argument(
+        "--fusion-score",
+        default="mean",
+        choices=["mean", "max"],
+        help="what the score of boxes that are one begins with (mean)",
     )
     fusion.add_argument(
         "--fusion-agreement",
@@ -104,7 +135,7 @@ def print_numbers(file: str | None, numbers: dict[str, Any]) -> int:
     text = json.dumps(numbers, indent=1)
     print(text)
     if file:
-        from vistasks.atomic import write_text
+        from vistasks.system.atomic import write_text
 
         write_text(Path(file), text)
     return 0

@@ -11,11 +11,21 @@ from vistasks.commands.arguments import config_arguments
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where audit.json (COCO) and audit.html go")
-    parser.add_argument("--split", choices=["train", "val"], default="train", help="which labels (default: train)")
-    parser.add_argument("--top", type=int, default=60, metavar="N", help="entries with pictures on the page (default: 60)")
-    parser.add_argument("--print", type=int, default=20, dest="printed", metavar="N", help="entries to print (default: 20)")
+    parser.add_argument(
+        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="where audit.json (COCO) and audit.html go"
+    )
+    parser.add_argument(
+        "--split", choices=["train", "val"], default="train", help="which labels (default: train)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=60, metavar="N", help="entries with pictures on the page (default: 60)"
+    )
+    parser.add_argument(
+        "--print", type=int, default=20, dest="printed", metavar="N", help="entries to print (default: 20)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_audit)
 
@@ -29,8 +39,8 @@ def _audit(parsed: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from vistasks.audit import audit
-    from vistasks.audit.export import entry_lines, frames_table
+    from vistasks.evaluation.audit import audit
+    from vistasks.evaluation.audit.export import entry_lines, frames_table
 
     output = Path(parsed.output)
     found = audit(
@@ -45,13 +55,18 @@ def _audit(parsed: argparse.Namespace) -> int:
     console = Console()
     entries = found.judgement.faults[: parsed.printed]
     if entries:
-        print(f"the {len(entries)} likeliest of {len(found.judgement.faults)} faults: score, kind, picture, x1, y1, x2, y2")
+        print(
+            f"the {len(entries)} likeliest of {len(found.judgement.faults)} faults: score, kind, picture, x1, y1, x2, y2"
+        )
     for line in entry_lines(entries):
         print(line)
     if parsed.printed:
         console.print(frames_table(found, count=min(10, parsed.printed)))
     counts = Counter(entry.kind for entry in (*found.judgement.faults, *found.judgement.disagreements))
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "nothing speaks against any label"
+    said = (
+        ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+        or "nothing speaks against any label"
+    )
     console.print(f"{found.pictures} pictures, {found.labels} labels judged: {said}", highlight=False)
     for note in found.notes:
         console.print(note, highlight=False, markup=False)

@@ -13,21 +13,37 @@ Parsers = tuple[argparse.ArgumentParser, ...]
 
 def add(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(title="benchmarks", metavar="NAME", required=True)
-    for own in (*_of_proposals(names), *_of_models(names), *_of_video(names), *_of_training(names), *_of_labels(names)):
+    for own in (
+        *_of_proposals(names),
+        *_of_models(names),
+        *_of_video(names),
+        *_of_training(names),
+        *_of_labels(names),
+    ):
         own.add_argument("--json", metavar="FILE", help="write the numbers here as well")
 
 
 def _of_proposals(names: Any) -> Parsers:
-    search = add_action(names, "selective-search", "ours beside OpenCV contrib's and dlib's: seconds, overlap, recall")
+    search = add_action(
+        names, "selective-search", "ours beside OpenCV contrib's and dlib's: seconds, overlap, recall"
+    )
     search.add_argument("--data", required=True, metavar="DIR", help="a VOC or COCO data set")
-    search.add_argument("--peer-python", metavar="PATH", help="a Python with opencv-contrib-python and dlib-bin installed")
+    search.add_argument(
+        "--peer-python", metavar="PATH", help="a Python with opencv-contrib-python and dlib-bin installed"
+    )
     search.add_argument("--split", default="val", help="which list of the data set (default: val)")
     search.add_argument("--pictures", type=int, default=25, help="how many, evenly spaced (default: 25)")
-    search.add_argument("--modes", default="fast", help="single, fast, quality; several with commas (default: fast)")
+    search.add_argument(
+        "--modes", default="fast", help="single, fast, quality; several with commas (default: fast)"
+    )
     search.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
     search.set_defaults(run=_benchmark_search)
-    size = add_action(names, "selective-search-size", "the time of selective search against pixels and threads")
-    size.add_argument("--data", required=True, metavar="DIR", help="a VOC or COCO data set, whose pictures make a mosaic")
+    size = add_action(
+        names, "selective-search-size", "the time of selective search against pixels and threads"
+    )
+    size.add_argument(
+        "--data", required=True, metavar="DIR", help="a VOC or COCO data set, whose pictures make a mosaic"
+    )
     size.add_argument("--split", default="train", help="which list of the data set (default: train)")
     size.add_argument("--megapixels", help="sizes in millions of pixels, with commas (default: 0.1 to 24)")
     size.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
@@ -38,19 +54,31 @@ def _of_proposals(names: Any) -> Parsers:
 
 
 def _of_models(names: Any) -> Parsers:
-    detector = add_action(names, "detector", "a detector beside torchvision's Faster R-CNN on the same trunk: seconds a picture")
+    detector = add_action(
+        names, "detector", "a detector beside torchvision's Faster R-CNN on the same trunk: seconds a picture"
+    )
     config_arguments(detector)
-    detector.add_argument("--weights", metavar="PATH", help="a run folder or a checkpoint (default: untrained)")
-    detector.add_argument("--peer-weights", metavar="FILE", help="a state dict of torchvision's (default: untrained)")
+    detector.add_argument(
+        "--weights", metavar="PATH", help="a run folder or a checkpoint (default: untrained)"
+    )
+    detector.add_argument(
+        "--peer-weights", metavar="FILE", help="a state dict of torchvision's (default: untrained)"
+    )
     detector.add_argument("--pictures", type=int, default=10, help="how many, evenly spaced (default: 10)")
     detector.add_argument("--rounds", type=int, default=3, help="of which the best counts (default: 3)")
     detector.add_argument("--threads", type=int, default=1, help="default: 1")
     detector.set_defaults(run=_detector)
-    evaluation = add_action(names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set")
+    evaluation = add_action(
+        names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set"
+    )
     evaluation.add_argument("--report", metavar="DIR", help="make the report page of the set as well")
     evaluation.set_defaults(run=_benchmark_evaluate)
-    joint = add_action(names, "joint", "one joint pass beside torchvision's detector and segmenter one after the other")
-    joint.add_argument("--image", metavar="FILE", help="a picture, scaled to 640x480 (default: a generated one)")
+    joint = add_action(
+        names, "joint", "one joint pass beside torchvision's detector and segmenter one after the other"
+    )
+    joint.add_argument(
+        "--image", metavar="FILE", help="a picture, scaled to 640x480 (default: a generated one)"
+    )
     joint.add_argument("--threads", type=int, default=2, help="of everybody (default: 2)")
     joint.add_argument("--rounds", type=int, default=7, help="timed passes of each, in turns (default: 7)")
     joint.set_defaults(run=_joint)
@@ -58,22 +86,40 @@ def _of_models(names: Any) -> Parsers:
 
 
 def _of_video(names: Any) -> Parsers:
-    video = add_action(names, "video", "the video pipeline on a generated clip: stages alone, side by side, in turn; memory")
-    video.add_argument("--weights", metavar="PATH", help="a checkpoint or run folder (default: a model that costs nothing)")
+    video = add_action(
+        names, "video", "the video pipeline on a generated clip: stages alone, side by side, in turn; memory"
+    )
+    video.add_argument(
+        "--weights", metavar="PATH", help="a checkpoint or run folder (default: a model that costs nothing)"
+    )
     video.add_argument("--device", default="auto", help="auto, cpu or cuda")
     video.add_argument("--frames", type=int, default=120, help="of the clip (default: 120)")
     video.add_argument("--size", default="1280x720", metavar="WxH", help="of the clip (default: 1280x720)")
-    video.add_argument("--batch", type=int, default=1, help="frames that go through the network at once (default: 1)")
+    video.add_argument(
+        "--batch", type=int, default=1, help="frames that go through the network at once (default: 1)"
+    )
     video.add_argument("--half", action="store_true", help="16 bits")
     video.add_argument("--compile", action="store_true", help="compile the trunk")
     video.add_argument("--cuda-graphs", action="store_true", help="replay the trunk from CUDA graphs")
-    video.add_argument("--propose-every", type=int, default=1, metavar="N", help="proposals on every N-th frame")
-    video.add_argument("--segment-every", type=int, default=1, metavar="M", help="the class map on every M-th frame")
-    video.add_argument("--proposals", choices=["method", "segmentation"], default="method", help="as of infer")
-    video.add_argument("--memory-frames", type=int, default=10_000, metavar="N", help="of the long run; 0: none (10000)")
+    video.add_argument(
+        "--propose-every", type=int, default=1, metavar="N", help="proposals on every N-th frame"
+    )
+    video.add_argument(
+        "--segment-every", type=int, default=1, metavar="M", help="the class map on every M-th frame"
+    )
+    video.add_argument(
+        "--proposals", choices=["method", "segmentation"], default="method", help="as of infer"
+    )
+    video.add_argument(
+        "--memory-frames", type=int, default=10_000, metavar="N", help="of the long run; 0: none (10000)"
+    )
     video.set_defaults(run=_video)
-    options = add_action(names, "video-options", "what --propose-every, --half and their like cost and gain, on labelled clips")
-    options.add_argument("--weights", required=True, metavar="PATH", help="a model of the generated shapes, such as the demo's")
+    options = add_action(
+        names, "video-options", "what --propose-every, --half and their like cost and gain, on labelled clips"
+    )
+    options.add_argument(
+        "--weights", required=True, metavar="PATH", help="a model of the generated shapes, such as the demo's"
+    )
     options.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options.add_argument("--clips", type=int, default=3, help="generated ones (default: 3)")
     options.add_argument("--frames", type=int, default=60, help="of each clip (default: 60)")
@@ -82,26 +128,38 @@ def _of_video(names: Any) -> Parsers:
 
 
 def _of_training(names: Any) -> Parsers:
-    loader = add_action(names, "loader", "memory of the loader with and without workers over a generated COCO-sized index")
+    loader = add_action(
+        names, "loader", "memory of the loader with and without workers over a generated COCO-sized index"
+    )
     loader.add_argument("--images", type=int, default=118_000, help="in the index (default: 118000)")
     loader.add_argument("--boxes", type=int, default=860_000, help="in the index (default: 860000)")
     loader.add_argument("--workers", type=int, default=8, help="default: 8")
     loader.set_defaults(run=_loader)
-    training = add_action(names, "train", "pictures a second, waiting for data, the loop's time over the bare network's")
+    training = add_action(
+        names, "train", "pictures a second, waiting for data, the loop's time over the bare network's"
+    )
     config_arguments(training)
-    training.add_argument("--steps", type=int, default=20, help="optimizer steps of each measurement (default: 20)")
+    training.add_argument(
+        "--steps", type=int, default=20, help="optimizer steps of each measurement (default: 20)"
+    )
     training.set_defaults(run=_train)
     return loader, training
 
 
 def _of_labels(names: Any) -> Parsers:
-    labels = add_action(names, "audit", "labels damaged on purpose in generated shapes, and how many of them the audit finds")
+    labels = add_action(
+        names, "audit", "labels damaged on purpose in generated shapes, and how many of them the audit finds"
+    )
     labels.add_argument("--weights", required=True, metavar="PATH", help="a run on shapes with a detector")
-    labels.add_argument("--output", required=True, metavar="DIR", help="the damaged data, what was damaged, and the audit")
+    labels.add_argument(
+        "--output", required=True, metavar="DIR", help="the damaged data, what was damaged, and the audit"
+    )
     labels.add_argument("--removed", type=int, default=30, help="labels taken away (default: 30)")
     labels.add_argument("--changed", type=int, default=30, help="labels given another class (default: 30)")
     labels.add_argument("--top", type=int, default=60, help="entries that count (default: 60)")
-    labels.add_argument("--data-seed", type=int, default=8, help="of the pictures (default: 8; 7: those of data/shapes)")
+    labels.add_argument(
+        "--data-seed", type=int, default=8, help="of the pictures (default: 8; 7: those of data/shapes)"
+    )
     labels.add_argument("--seed", type=int, default=0, help="of the damage (default: 0)")
     labels.set_defaults(run=_labels)
     return (labels,)
@@ -127,9 +185,13 @@ def _benchmark_search(parsed: argparse.Namespace) -> int:
 def _size(parsed: argparse.Namespace) -> int:
     from vistasks.benchmarks.selective_search_size import MEGAPIXELS, benchmark, plot
 
-    sizes = [float(number) for number in parsed.megapixels.split(",")] if parsed.megapixels else list(MEGAPIXELS)
+    sizes = (
+        [float(number) for number in parsed.megapixels.split(",")] if parsed.megapixels else list(MEGAPIXELS)
+    )
     threads = [int(number) for number in parsed.threads.split(",")]
-    result = benchmark(Path(parsed.data), split=parsed.split, megapixels=sizes, threads=threads, mode=parsed.mode)
+    result = benchmark(
+        Path(parsed.data), split=parsed.split, megapixels=sizes, threads=threads, mode=parsed.mode
+    )
     if parsed.plot:
         plot(result, Path(parsed.plot))
     return print_numbers(parsed.json, result)
@@ -137,7 +199,7 @@ def _size(parsed: argparse.Namespace) -> int:
 
 def _video(parsed: argparse.Namespace) -> int:
     from vistasks.benchmarks.video import benchmark
-    from vistasks.video.options import InferOptions
+    from vistasks.inference.video.options import InferOptions
 
     width, _, height = parsed.size.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
@@ -233,4 +295,6 @@ def _labels(parsed: argparse.Namespace) -> int:
 def _loader(parsed: argparse.Namespace) -> int:
     from vistasks.benchmarks.loader import benchmark
 
-    return print_numbers(parsed.json, benchmark(images=parsed.images, boxes=parsed.boxes, workers=parsed.workers))
+    return print_numbers(
+        parsed.json, benchmark(images=parsed.images, boxes=parsed.boxes, workers=parsed.workers)
+    )

@@ -9,8 +9,12 @@ from vistasks.commands.arguments import config_arguments
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the checkpoint with calibrated scores goes")
+    parser.add_argument(
+        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="where the checkpoint with calibrated scores goes"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_calibrate)
 
@@ -23,7 +27,7 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     from rich.progress import track
     from rich.table import Table
 
-    from vistasks.calibrate import calibrate
+    from vistasks.refining.calibrate import calibrate
 
     done = calibrate(
         config,
@@ -32,8 +36,20 @@ def _calibrate(parsed: argparse.Namespace) -> int:
         device=parsed.device,
         track=lambda loader: track(loader, "detecting", transient=True),
     )
-    caption = "error: mean |score - share that is right|; after: half of the pictures by the other half's curves"
-    table = Table("class", "detections", "right", "slope", "offset", "error", "error after", title="calibration", caption=caption)
+    caption = (
+        "error: mean |score - share that is right|; after: half of the pictures by the other half's curves"
+    )
+    table = Table(
+        "class",
+        "detections",
+        "right",
+        "slope",
+        "offset",
+        "error",
+        "error after",
+        title="calibration",
+        caption=caption,
+    )
     for row in done["classes"]:
         curve = ["" if row[key] is None else f"{row[key]:.3f}" for key in ("slope", "offset")]
         errors = [f"{row[key]:.3f}" for key in ("error_before", "error_after")]

@@ -8,13 +8,22 @@ from pathlib import Path
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a folder that evaluate --report wrote, or a run folder with one called report"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a folder that evaluate --report wrote, or a run folder with one called report",
     )
     parser.add_argument(
-        "--output", default="out/compare", metavar="DIR", help="compare.html and compare.json go here (default: out/compare)"
+        "--output",
+        default="out/compare",
+        metavar="DIR",
+        help="compare.html and compare.json go here (default: out/compare)",
     )
     parser.add_argument(
-        "--samples", type=int, metavar="N", help="draws of the bootstrap of AP (1000; 100 of more than 1000 pictures)"
+        "--samples",
+        type=int,
+        metavar="N",
+        help="draws of the bootstrap of AP (1000; 100 of more than 1000 pictures)",
     )
     parser.set_defaults(run=_compare)
 
@@ -24,9 +33,9 @@ def _compare(parsed: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from vistasks.atomic import write_text
-    from vistasks.reports.comparison import compare_runs, read_runs
-    from vistasks.reports.comparison_page import comparison_page, comparison_tables
+    from vistasks.evaluation.reports.comparison import compare_runs, read_runs
+    from vistasks.evaluation.reports.comparison_page import comparison_page, comparison_tables
+    from vistasks.system.atomic import write_text
 
     content = compare_runs(read_runs(parsed.runs), samples=parsed.samples)
     console = Console()

@@ -6,10 +6,16 @@ import argparse
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    parser.add_argument(
+        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="where the compressed checkpoint goes")
-    parser.add_argument("--ranks", metavar="N,N", help="one for each hidden layer, with commas; Fast R-CNN's are 1024,256")
-    parser.add_argument("--keep", type=float, metavar="SHARE", help="or the share of each layer's energy to keep, such as 0.9")
+    parser.add_argument(
+        "--ranks", metavar="N,N", help="one for each hidden layer, with commas; Fast R-CNN's are 1024,256"
+    )
+    parser.add_argument(
+        "--keep", type=float, metavar="SHARE", help="or the share of each layer's energy to keep, such as 0.9"
+    )
     parser.set_defaults(run=_compress)
 
 
@@ -17,11 +23,13 @@ def _compress(parsed: argparse.Namespace) -> int:
     try:
         ranks = [int(number) for number in parsed.ranks.split(",")] if parsed.ranks else None
     except ValueError:
-        raise ValueError(f"--ranks must be whole numbers with commas, such as 1024,256; received '{parsed.ranks}'") from None
+        raise ValueError(
+            f"--ranks must be whole numbers with commas, such as 1024,256; received '{parsed.ranks}'"
+        ) from None
     from rich.console import Console
     from rich.table import Table
 
-    from vistasks.compress import compress
+    from vistasks.refining.compress import compress
 
     done = compress(parsed.weights, parsed.output, ranks=ranks, keep=parsed.keep)
     table = Table("stage", "layer", "inputs", "outputs", "rank", "energy kept", "size")

@@ -19,13 +19,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     check.set_defaults(run=_data_check)
     show = add_action(actions, "show", "write a contact sheet of what the network sees")
     config_arguments(show)
-    show.add_argument("--output", default="out/data.jpg", metavar="FILE", help="the picture (default: out/data.jpg)")
+    show.add_argument(
+        "--output", default="out/data.jpg", metavar="FILE", help="the picture (default: out/data.jpg)"
+    )
     show.add_argument("--count", type=int, default=12, help="samples on the sheet")
     show.set_defaults(run=_data_show)
 
 
 def _data_prepare(parsed: argparse.Namespace) -> int:
-    from vistasks.data_commands import prepare_command
+    from vistasks.datasets.commands import prepare_command
 
     return prepare_command(parsed.name, Path(parsed.root or f"data/{parsed.name}"))
 
@@ -34,7 +36,7 @@ def _data_check(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from vistasks.data_commands import check_command
+    from vistasks.datasets.commands import check_command
 
     return check_command(config)
 
@@ -43,6 +45,6 @@ def _data_show(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from vistasks.data_commands import show_command
+    from vistasks.datasets.commands import show_command
 
     return show_command(config, Path(parsed.output), count=parsed.count)

@@ -9,7 +9,9 @@ from vistasks.commands.arguments import OVERRIDES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", default="runs/demo", metavar="DIR", help="where everything goes (default: runs/demo)")
+    parser.add_argument(
+        "--output", default="runs/demo", metavar="DIR", help="where everything goes (default: runs/demo)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.set_defaults(run=_demo)
 

@@ -26,12 +26,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     weights_argument(parser)
     votes_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="write the whole report here")
-    parser.add_argument("--report", metavar="DIR", help="write report.html and report.json here: errors, curves, pictures")
     parser.add_argument(
-        "--gain", action="store_true", help="each of --weights alone, without --tta, as well: what is gained at what cost"
+        "--report", metavar="DIR", help="write report.html and report.json here: errors, curves, pictures"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with an evaluation that was cut off, by the predictions in --report"
+        "--gain",
+        action="store_true",
+        help="each of --weights alone, without --tta, as well: what is gained at what cost",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an evaluation that was cut off, by the predictions in --report",
     )
     parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -46,9 +52,9 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     config = load_config(parsed.config, overrides)
     from rich.console import Console
 
-    from vistasks.atomic import write_text
-    from vistasks.evaluate import evaluate
+    from vistasks.evaluation.loop import evaluate
     from vistasks.metrics.tables import gain_table, report_tables
+    from vistasks.system.atomic import write_text
 
     for path in weights:
         print(f"weights      {Path(path).resolve()}")
@@ -85,7 +91,14 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 def _bar(batches: Iterable[Any], total: int) -> Iterator[Any]:
     """Yields the batches under a bar, if somebody looks at it (standard error is a terminal)."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     columns = TextColumn("evaluating"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("batches")

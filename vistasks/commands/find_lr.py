@@ -11,7 +11,9 @@ from vistasks.commands.arguments import config_arguments
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
-    parser.add_argument("--output", default="out/find-lr.png", metavar="FILE", help="the plot (default: out/find-lr.png)")
+    parser.add_argument(
+        "--output", default="out/find-lr.png", metavar="FILE", help="the plot (default: out/find-lr.png)"
+    )
     parser.add_argument("--lowest", type=float, default=1e-6, help="rate of the first step (default: 1e-6)")
     parser.add_argument("--highest", type=float, default=1.0, help="rate of the last step (default: 1)")
     parser.add_argument("--steps", type=int, default=100, help="how many (default: 100)")
@@ -26,8 +28,8 @@ def _find_lr(parsed: argparse.Namespace) -> int:
         raise ValueError(f"--output {output}: a plot is a .png, .jpg, .pdf or .svg")
     from rich.progress import track
 
-    from vistasks.atomic import write_text
-    from vistasks.lr_finder import find_learning_rate, plot, report
+    from vistasks.system.atomic import write_text
+    from vistasks.training.lr_finder import find_learning_rate, plot, report
 
     found = find_learning_rate(
         config,
@@ -38,10 +40,16 @@ def _find_lr(parsed: argparse.Namespace) -> int:
     )
     plot(found, output)
     write_text(output.with_suffix(".json"), json.dumps(report(found), indent=1))
-    print(f"{len(found.rates)} steps, loss {found.losses[0]:.3g} -> {min(found.smoothed):.3g} (smoothed) at {found.lowest:.2g}")
-    print(f"suggested    train.optimizer.lr={found.suggestion:.2g}   (the config has {config.train.optimizer.lr:g})")
+    print(
+        f"{len(found.rates)} steps, loss {found.losses[0]:.3g} -> {min(found.smoothed):.3g} (smoothed) at {found.lowest:.2g}"
+    )
+    print(
+        f"suggested    train.optimizer.lr={found.suggestion:.2g}   (the config has {config.train.optimizer.lr:g})"
+    )
     if config.train.optimizer.backbone_lr:
         share = config.train.optimizer.backbone_lr / config.train.optimizer.lr
-        print(f"             train.optimizer.backbone_lr={found.suggestion * share:.2g}   (in the config's proportion)")
+        print(
+            f"             train.optimizer.backbone_lr={found.suggestion * share:.2g}   (in the config's proportion)"
+        )
     print(f"plot         {output.resolve()}")
     return 0

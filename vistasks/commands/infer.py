@@ -16,34 +16,62 @@ from vistasks.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from vistasks.video.options import InferOptions
+    from vistasks.inference.video.options import InferOptions
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     weights_argument(parser)
     votes_argument(parser)
-    parser.add_argument("--source", required=True, help="a picture, folder, glob in quotes, video file, camera number or address")
-    parser.add_argument("--output", metavar="DIR", help="where the results go; may be left out with --show or --serve")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--score", type=float, default=0.5, help="keep detections with at least this score (default .5)")
     parser.add_argument(
-        "--batch-size", "--batch", type=int, default=1, metavar="N", help="pictures or frames that go through the network at once"
+        "--source",
+        required=True,
+        help="a picture, folder, glob in quotes, video file, camera number or address",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="where the results go; may be left out with --show or --serve"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--score", type=float, default=0.5, help="keep detections with at least this score (default .5)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pictures or frames that go through the network at once",
     )
     parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
-    parser.add_argument("--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture")
+    parser.add_argument(
+        "--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture"
+    )
     test_time_arguments(parser)
     _add_speed(parser.add_argument_group("speed"))
     _add_video(parser.add_argument_group("video"))
     live = parser.add_argument_group("tracking and live sources")
     live.add_argument(
-        "--reconnect", type=float, default=60.0, metavar="S", help="try a lost stream again for S seconds (60; inf: for ever)"
+        "--reconnect",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="try a lost stream again for S seconds (60; inf: for ever)",
     )
     live.add_argument("--show", action="store_true", help="show the frames in a window; Q ends the run")
-    live.add_argument("--serve", type=int, metavar="PORT", help="show the frames on a page for a browser (0: any free port)")
     live.add_argument(
-        "--serve-host", default="127.0.0.1", metavar="ADDRESS", help="where the page listens (127.0.0.1: this machine alone)"
+        "--serve", type=int, metavar="PORT", help="show the frames on a page for a browser (0: any free port)"
     )
-    live.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame, and draw traces")
+    live.add_argument(
+        "--serve-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where the page listens (127.0.0.1: this machine alone)",
+    )
+    live.add_argument(
+        "--track",
+        action="store_true",
+        help="number the objects of a video from frame to frame, and draw traces",
+    )
     live.add_argument(
         "--line",
         action="append",
@@ -56,8 +84,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _add_speed(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--half", action="store_true", help="16 bits: float16 on a GPU, bfloat16 on the CPU")
-    group.add_argument("--compile", action="store_true", help="compile the trunk (takes a minute or so at the first batch)")
-    group.add_argument("--cuda-graphs", action="store_true", help="replay the trunk from CUDA graphs (GPU; batches of one size)")
+    group.add_argument(
+        "--compile", action="store_true", help="compile the trunk (takes a minute or so at the first batch)"
+    )
+    group.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="replay the trunk from CUDA graphs (GPU; batches of one size)",
+    )
     group.add_argument(
         "--propose-every",
         type=int,
@@ -71,13 +105,24 @@ def _add_speed(group: argparse._ArgumentGroup) -> None:
         default="method",
         help="video: the model's proposal method (default), or the boxes of the class map's connected parts",
     )
-    group.add_argument("--segment-every", type=int, default=1, metavar="M", help="video: the class map on every M-th frame")
-    group.add_argument("--threads", type=int, metavar="N", help="frames at whose proposals it works at once (default: all cores)")
-    group.add_argument("--decoder", choices=["software", "hardware"], default="software", help="what decodes a video file")
+    group.add_argument(
+        "--segment-every", type=int, default=1, metavar="M", help="video: the class map on every M-th frame"
+    )
+    group.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="frames at whose proposals it works at once (default: all cores)",
+    )
+    group.add_argument(
+        "--decoder", choices=["software", "hardware"], default="software", help="what decodes a video file"
+    )
 
 
 def _add_video(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--frame-rate", type=float, metavar="R", help="a folder's pictures are a video's frames, R a second")
+    group.add_argument(
+        "--frame-rate", type=float, metavar="R", help="a folder's pictures are a video's frames, R a second"
+    )
     group.add_argument("--no-video", dest="video", action="store_false", help="write data only, no .mp4")
     group.add_argument(
         "--masks",
@@ -88,15 +133,21 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--save-frames", action="store_true", help="frames/NUMBER.jpg with everything drawn")
     group.add_argument("--crop", action="store_true", help="crops/CLASS/NUMBER_INDEX.jpg of every detection")
     group.add_argument("--hide-labels", action="store_true", help="boxes without names")
-    group.add_argument("--resume", action="store_true", help="go on after the last complete part of an interrupted run")
     group.add_argument(
-        "--part-frames", type=int, default=120, metavar="N", help="frames of a part, which an interrupted run does not lose (120)"
+        "--resume", action="store_true", help="go on after the last complete part of an interrupted run"
+    )
+    group.add_argument(
+        "--part-frames",
+        type=int,
+        default=120,
+        metavar="N",
+        help="frames of a part, which an interrupted run does not lose (120)",
     )
 
 
 def _infer(parsed: argparse.Namespace) -> int:
-    from vistasks.infer import infer, print_summary
-    from vistasks.predictor import load
+    from vistasks.inference.images import infer, print_summary
+    from vistasks.inference.predictor import load
 
     options = _options(parsed)
     tasks = [task.strip() for task in parsed.tasks.split(",")]
@@ -118,7 +169,7 @@ def _infer(parsed: argparse.Namespace) -> int:
 
 def _options(parsed: argparse.Namespace) -> InferOptions:
     """The options by their names; `InferOptions` checks them."""
-    from vistasks.video.options import InferOptions
+    from vistasks.inference.video.options import InferOptions
 
     names = [field.name for field in dataclasses.fields(InferOptions)]
     return InferOptions(**{name: getattr(parsed, name) for name in names if hasattr(parsed, name)})

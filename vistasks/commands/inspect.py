@@ -8,13 +8,23 @@ from pathlib import Path
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
+    parser.add_argument(
+        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+    )
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
     parser.add_argument("--output", required=True, metavar="DIR", help="where the pictures go")
-    parser.add_argument("--detection", type=int, default=0, metavar="N", help="which detection; 0, the default: the best")
-    parser.add_argument("--class", dest="class_name", metavar="NAME", help="which class of the map (default: the commonest)")
-    parser.add_argument("--pixel", metavar="X,Y", help="which pixel of the map (default: one amid the objects)")
-    parser.add_argument("--occlusion", type=int, default=10, metavar="N", help="squares along the shorter side; 0: none")
+    parser.add_argument(
+        "--detection", type=int, default=0, metavar="N", help="which detection; 0, the default: the best"
+    )
+    parser.add_argument(
+        "--class", dest="class_name", metavar="NAME", help="which class of the map (default: the commonest)"
+    )
+    parser.add_argument(
+        "--pixel", metavar="X,Y", help="which pixel of the map (default: one amid the objects)"
+    )
+    parser.add_argument(
+        "--occlusion", type=int, default=10, metavar="N", help="squares along the shorter side; 0: none"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_inspect)
 
@@ -25,8 +35,8 @@ def _inspect(parsed: argparse.Namespace) -> int:
         raise ValueError(f"--pixel: expected X,Y such as 120,80; received '{parsed.pixel}'")
     if parsed.occlusion < 0:
         raise ValueError(f"--occlusion must be 0 or more; received {parsed.occlusion}")
-    from vistasks.checkpoint import load_model
     from vistasks.datasets.images import read_image
+    from vistasks.inference.loaded import load_model
     from vistasks.inspection.inspect import inspect
 
     output = Path(parsed.output)

@@ -10,16 +10,26 @@ from vistasks.commands.arguments import add_action, config_arguments
 
 def add(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(title="studies", metavar="NAME", required=True)
-    joint = add_action(names, "joint", "detection alone, segmentation alone and both over one trunk, at equal budgets")
+    joint = add_action(
+        names, "joint", "detection alone, segmentation alone and both over one trunk, at equal budgets"
+    )
     config_arguments(joint)
-    joint.add_argument("--output", required=True, metavar="DIR", help="the study's folder; run again, it goes on from there")
+    joint.add_argument(
+        "--output", required=True, metavar="DIR", help="the study's folder; run again, it goes on from there"
+    )
     joint.add_argument("--epochs", type=int, help="of each of the three (default: the config's)")
-    joint.add_argument("--minutes", type=float, help="of training steps for each of the three, instead of --epochs")
+    joint.add_argument(
+        "--minutes", type=float, help="of training steps for each of the three, instead of --epochs"
+    )
     joint.set_defaults(run=_joint)
     ablation = add_action(names, "ablation", "one config, and what single changes to it do, at equal epochs")
     config_arguments(ablation)
-    ablation.add_argument("--changes", required=True, metavar="FILE", help="YAML: a row's name: [key.path=value, ...]")
-    ablation.add_argument("--output", required=True, metavar="DIR", help="the study's folder; run again, it goes on from there")
+    ablation.add_argument(
+        "--changes", required=True, metavar="FILE", help="YAML: a row's name: [key.path=value, ...]"
+    )
+    ablation.add_argument(
+        "--output", required=True, metavar="DIR", help="the study's folder; run again, it goes on from there"
+    )
     ablation.add_argument("--epochs", type=int, help="of each training (default: the config's)")
     ablation.set_defaults(run=_ablation)
 
@@ -28,7 +38,7 @@ def _joint(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from vistasks.studies.joint import print_study, study_joint
+    from vistasks.evaluation.studies.joint import print_study, study_joint
 
     output = Path(parsed.output)
     print_study(study_joint(config, output, epochs=parsed.epochs, minutes=parsed.minutes))
@@ -40,7 +50,7 @@ def _ablation(parsed: argparse.Namespace) -> int:
     from vistasks.config import read_config
 
     values, _ = read_config(parsed.config, parsed.overrides)
-    from vistasks.studies.ablation import print_study, read_changes, study_ablation
+    from vistasks.evaluation.studies.ablation import print_study, read_changes, study_ablation
 
     output = Path(parsed.output)
     print_study(study_ablation(values, read_changes(parsed.changes), output, epochs=parsed.epochs))

@@ -9,9 +9,15 @@ from vistasks.commands.arguments import config_arguments
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the checkpoint with the machines goes")
-    parser.add_argument("--cost", type=float, default=1e-3, metavar="C", help="C, what an example costs; .001 as in R-CNN")
+    parser.add_argument(
+        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="where the checkpoint with the machines goes"
+    )
+    parser.add_argument(
+        "--cost", type=float, default=1e-3, metavar="C", help="C, what an example costs; .001 as in R-CNN"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_svm)
 
@@ -24,7 +30,7 @@ def _svm(parsed: argparse.Namespace) -> int:
     from rich.progress import track
     from rich.table import Table
 
-    from vistasks.svm import train_svms
+    from vistasks.refining.svm import train_svms
 
     done = train_svms(
         config,
@@ -34,7 +40,9 @@ def _svm(parsed: argparse.Namespace) -> int:
         device=parsed.device,
         track=lambda loader: track(loader, "mining", transient=True),
     )
-    table = Table("class", "objects", "right", "negatives", "hard ones", title="linear support vector machines")
+    table = Table(
+        "class", "objects", "right", "negatives", "hard ones", title="linear support vector machines"
+    )
     for row in done["classes"]:
         table.add_row(row["class"], *(f"{row[key]:,}" for key in ("objects", "right", "negatives", "hard")))
     Console().print(table)

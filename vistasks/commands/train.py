@@ -12,8 +12,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     resume = "go on from the newest good checkpoint of the run folder, or from this one"
     parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help=resume)
-    parser.add_argument("--print-config", action="store_true", help="print every value and where it came from, and stop")
-    parser.add_argument("--dry-run", action="store_true", help="try all that comes before the first step, tell all problems")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every value and where it came from, and stop"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="try all that comes before the first step, tell all problems"
+    )
     parser.set_defaults(run=_train)
 
 
@@ -25,7 +29,7 @@ def _train(parsed: argparse.Namespace) -> int:
     values, where = read_config(parsed.config, parsed.overrides)
     config = parse_config(values, where=where)
     if parsed.print_config:
-        from vistasks.config_origins import to_annotated_yaml
+        from vistasks.config.origins import to_annotated_yaml
 
         print(to_annotated_yaml(config, values, where), end="")
         return 0
@@ -33,11 +37,13 @@ def _train(parsed: argparse.Namespace) -> int:
         from rich.console import Console
         from rich.progress import track
 
-        from vistasks.preflight import dry_run, print_preflight
+        from vistasks.training.preflight import dry_run, print_preflight
 
         console = Console(stderr=True)
-        return print_preflight(dry_run(config, track=lambda items, text: track(items, text, console=console, transient=True)))
-    from vistasks.train import train
+        return print_preflight(
+            dry_run(config, track=lambda items, text: track(items, text, console=console, transient=True))
+        )
+    from vistasks.training.loop import train
 
     train(config, resume=parsed.resume)
     return 0

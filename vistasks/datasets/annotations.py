@@ -52,7 +52,9 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def sample(self, index: int, image: np.ndarray) -> Sample:
-        """Image ``index`` with the pixels given, which must be what `read_image` gives of its file; its mask is read."""
+        """Image ``index`` with the pixels given, which must be what `read_image` gives of its file; its mask
+        is read.
+        """
         ...
 
     def annotation(self, index: int) -> Annotation:
@@ -79,7 +81,10 @@ class AnnotationTable:
     """The objects of all images in a few flat arrays, which data workers share."""
 
     def __init__(self, rows: Sequence[ImageObjects]) -> None:
-        areas = [_box_areas(row.boxes) if row.areas is None else np.asarray(row.areas, dtype=np.float32) for row in rows]
+        areas = [
+            _box_areas(row.boxes) if row.areas is None else np.asarray(row.areas, dtype=np.float32)
+            for row in rows
+        ]
         self._arrays = SharedArrays(
             {
                 "starts": np.cumsum([0, *(len(row.labels) for row in rows)]),
@@ -115,8 +120,12 @@ def _box_areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def make_sample(image_id: str, path: str, image: np.ndarray, found: Annotation, segmentation: np.ndarray | None) -> Sample:
-    """Puts pixels and objects together; a ``ValueError`` where the image or the mask has another size than announced."""
+def make_sample(
+    image_id: str, path: str, image: np.ndarray, found: Annotation, segmentation: np.ndarray | None
+) -> Sample:
+    """Puts pixels and objects together; a ``ValueError`` where the image or the mask has another size than
+    announced.
+    """
     height, width = image.shape[:2]
     if found.size is not None and found.size != (height, width):
         raise ValueError(

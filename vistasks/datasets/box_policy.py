@@ -10,10 +10,9 @@ inverted (x2 < x1)        error       dropped                          dropped
 NaN or infinite           error       dropped                          dropped
 ========================  ==========  ===============================  =======
 
-An overhang of up to one pixel is what 0-based corners leave when they are read as 1-based ones (and what rounding
-leaves in COCO files); the object is where the box says. Everything that is clipped or dropped is counted in the
-reader's ``notes``, and all errors of a data set are told together.
-"""
+An overhang of up to one pixel is what 0-based corners leave when they are read as 1-based ones (and what
+rounding leaves in COCO files); the object is where the box says. Everything that is clipped or dropped is
+counted in the reader's ``notes``, and all errors of a data set are told together."""
 
 from __future__ import annotations
 
@@ -28,13 +27,15 @@ BadBoxes = Literal["error", "clip", "drop"]
 OVERHANG_TOLERANCE = 1.0
 
 
-def box_fault(box: np.ndarray, height: int, width: int, *, least_side: float = 0.0) -> tuple[str | None, float]:
-    """What is wrong with one (4,) float64 ``x1, y1, x2, y2`` box, and by how many pixels it overhangs the image.
+def box_fault(
+    box: np.ndarray, height: int, width: int, *, least_side: float = 0.0
+) -> tuple[str | None, float]:
+    """What is wrong with one (4,) float64 ``x1, y1, x2, y2`` box, and by how many pixels it overhangs the
+    image.
 
-    Both sides must be longer than ``least_side`` (1 for inclusive integer corners, where ``xmin == xmax`` is a click
-    without extent, though it covers one pixel on paper). The fault does not tell of an overhang unless nothing of the
-    box lies inside.
-    """
+    Both sides must be longer than ``least_side`` (1 for inclusive integer corners, where ``xmin == xmax`` is
+    a click without extent, though it covers one pixel on paper). The fault does not tell of an overhang
+    unless nothing of the box lies inside."""
     if not np.isfinite(box).all():
         return "is not finite", 0.0
     x1, y1, x2, y2 = (float(value) for value in box)
@@ -74,7 +75,9 @@ class BoxJudge:
         if fault is None and too_far and self._policy != "clip":
             fault = f"overhangs the {size[1]}x{size[0]} image by {overhang:g} pixels"
         if fault is not None:
-            (self._errors if self._policy == "error" else self._dropped).append(f"{place}: box {text} {fault}")
+            (self._errors if self._policy == "error" else self._dropped).append(
+                f"{place}: box {text} {fault}"
+            )
             return None
         if overhang > 0:
             (self._clipped if too_far else self._nudged).append(f"{place}: box {text}")
@@ -88,7 +91,11 @@ class BoxJudge:
     @property
     def advice(self) -> str:
         """The way out, if there are errors."""
-        return "bad_boxes: drop (or clip) leaves out (or cuts) such boxes and counts them" if self._errors else ""
+        return (
+            "bad_boxes: drop (or clip) leaves out (or cuts) such boxes and counts them"
+            if self._errors
+            else ""
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -96,5 +103,7 @@ class BoxJudge:
         return [
             *counted(self._dropped, "box dropped" if len(self._dropped) == 1 else "boxes dropped"),
             *counted(self._clipped, "boxes clipped to their image"),
-            *counted(self._nudged, f"boxes overhung by at most {OVERHANG_TOLERANCE:g} pixel and were clipped"),
+            *counted(
+                self._nudged, f"boxes overhung by at most {OVERHANG_TOLERANCE:g} pixel and were clipped"
+            ),
         ]

@@ -27,8 +27,8 @@ class CheckReport:
         problems: one line per bad file or object; each keeps training from running as it should.
         warnings: what is legal and yet worth a look: duplicate objects, classes that never occur.
         notes: what the reader itself mended or left out.
-        counts: images, read, without_objects, not_labelled, objects, difficult, crowd, small, medium, large, ignored_pixels,
-            pixels.
+        counts: images, read, without_objects, not_labelled, objects, difficult, crowd, small, medium, large,
+            ignored_pixels, pixels.
         objects: per detection class, in the order of the class ids.
         pixels: per segmentation class.
         sides: (read images, 2) heights and widths.
@@ -59,7 +59,19 @@ def check(dataset: Dataset, *, name: str = "data", progress: bool = True) -> Che
     report = CheckReport(name=name, notes=list(dataset.notes))
     objects, pixels = np.zeros(len(names.detection), dtype=np.int64), np.zeros(256, dtype=np.int64)
     counts = dict.fromkeys(
-        ("images", "read", "without_objects", "not_labelled", "objects", "difficult", "crowd", "small", "medium", "large"), 0
+        (
+            "images",
+            "read",
+            "without_objects",
+            "not_labelled",
+            "objects",
+            "difficult",
+            "crowd",
+            "small",
+            "medium",
+            "large",
+        ),
+        0,
     )
     counts["images"] = len(dataset)
     sides = []
@@ -78,7 +90,9 @@ def check(dataset: Dataset, *, name: str = "data", progress: bool = True) -> Che
         for task, labels in (("detection", sample.labels), ("segmentation", _present(sample))):
             known = getattr(names, task)
             unnamed = [label for label in labels if label >= len(known)]
-            report.problems += [f"{sample.path}: class id {i} in {task}, which has only {len(known)} classes" for i in unnamed]
+            report.problems += [
+                f"{sample.path}: class id {i} in {task}, which has only {len(known)} classes" for i in unnamed
+            ]
     counts["pixels"], counts["ignored_pixels"] = int(pixels.sum()), int(pixels[IGNORE_INDEX])
     report.counts, report.sides = counts, np.array(sides, dtype=np.int64).reshape(-1, 2)
     report.objects = {class_name: int(count) for class_name, count in zip(names.detection, objects)}
@@ -118,7 +132,11 @@ def _count(sample: Sample, counts: dict[str, int], objects: np.ndarray) -> None:
 
 
 def _present(sample: Sample) -> list[int]:
-    return [] if sample.segmentation is None else [int(v) for v in np.unique(sample.segmentation) if v != IGNORE_INDEX]
+    return (
+        []
+        if sample.segmentation is None
+        else [int(v) for v in np.unique(sample.segmentation) if v != IGNORE_INDEX]
+    )
 
 
 def _duplicates(sample: Sample, names: tuple[str, ...]) -> list[str]:
@@ -136,19 +154,29 @@ def _never(report: CheckReport) -> list[str]:
     missing = []
     for what, counts in (("no object", report.objects), ("no pixel", report.pixels)):
         if any(counts.values()):
-            missing += [f"{what} of the class '{class_name}'" for class_name, count in counts.items() if not count]
+            missing += [
+                f"{what} of the class '{class_name}'" for class_name, count in counts.items() if not count
+            ]
     return missing
 
 
 def _show(report: CheckReport, console: Console) -> None:
-    state = "[green]good[/]" if report.good else f"[red]{len(report.problems)} problem{'s' * (len(report.problems) != 1)}[/]"
+    state = (
+        "[green]good[/]"
+        if report.good
+        else f"[red]{len(report.problems)} problem{'s' * (len(report.problems) != 1)}[/]"
+    )
     console.print(f"\n[bold]{escape(report.name)}[/]: {state}")
     if report.counts:
         console.print(_overview(report))
     for title, counts, unit in (("objects", report.objects, "objects"), ("pixels", report.pixels, "pixels")):
         if sum(counts.values()):
             console.print(_classes(title, counts, unit))
-    sections = ("problems", report.problems, "red"), ("worth a look", report.warnings, "yellow"), ("notes", report.notes, "dim")
+    sections = (
+        ("problems", report.problems, "red"),
+        ("worth a look", report.warnings, "yellow"),
+        ("notes", report.notes, "dim"),
+    )
     for title, lines, style in sections:
         if lines:
             console.print(f"[{style}]{title}[/]")
@@ -165,8 +193,13 @@ def _overview(report: CheckReport) -> Table:
             low, middle, high = np.quantile(report.sides[:, column], [0, 0.5, 1]).astype(int)
             table.add_row(side, f"{low} px" if low == high else f"{low} to {high} px, median {middle}")
     if report.objects:
-        table.add_row("objects", f"{counts['objects']:,}, {counts['difficult']:,} difficult, {counts['crowd']:,} crowds")
-        table.add_row("by area", f"{counts['small']:,} below 32², {counts['medium']:,} up to 96², {counts['large']:,} larger")
+        table.add_row(
+            "objects", f"{counts['objects']:,}, {counts['difficult']:,} difficult, {counts['crowd']:,} crowds"
+        )
+        table.add_row(
+            "by area",
+            f"{counts['small']:,} below 32², {counts['medium']:,} up to 96², {counts['large']:,} larger",
+        )
         table.add_row("without objects", f"{counts['without_objects']:,} images")
     if counts["pixels"]:
         table.add_row("ignored pixels", f"{100 * counts['ignored_pixels'] / counts['pixels']:.1f} %")
@@ -184,5 +217,3 @@ def _classes(title: str, counts: dict[str, int], unit: str) -> Table:
     for index, (class_name, count) in enumerate(counts.items()):
         table.add_row(str(index), escape(class_name), f"{count:,}", f"{100 * count / total:.1f}")
     return table
-
-

@@ -49,7 +49,9 @@ class ClassTable:
         """Both lists and the way out, if there are errors."""
         if not self.errors:
             return ""
-        both = f"the files have: {', '.join(sorted(self._met))}; classes has: {', '.join(self.names) or 'none'}"
+        both = (
+            f"the files have: {', '.join(sorted(self._met))}; classes has: {', '.join(self.names) or 'none'}"
+        )
         return f"{both} (other_classes: drop leaves out what classes does not have)"
 
     @property
@@ -58,11 +60,15 @@ class ClassTable:
         if self._others == "error" or not self._unknown:
             return []
         total = sum(self._met[name] for name in self._unknown)
-        return [f"{total} objects of other classes left out: {', '.join(f'{name} {self._met[name]}' for name in self._unknown)}"]
+        return [
+            f"{total} objects of other classes left out: {', '.join(f'{name} {self._met[name]}' for name in self._unknown)}"
+        ]
 
 
 def labelled_ids(classes: Sequence[str], labelled: Sequence[str] | None) -> frozenset[int]:
-    """The ids of ``labelled`` in ``classes``; all ids for None. An unknown name is a ``ValueError`` with both lists."""
+    """The ids of ``labelled`` in ``classes``; all ids for None. An unknown name is a ``ValueError`` with both
+    lists.
+    """
     if labelled is None:
         return frozenset(range(len(classes)))
     for name in labelled:

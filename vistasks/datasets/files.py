@@ -14,7 +14,9 @@ PREPARED = ("bccd", "camvid", "coco2017", "voc2007", "voc2012")
 
 
 def existing_root(root: str) -> Path:
-    """``root`` as a path; a ``FileNotFoundError`` with the whole path and the command that fetches a set if missing."""
+    """``root`` as a path; a ``FileNotFoundError`` with the whole path and the command that fetches a set if
+    missing.
+    """
     path = Path(root)
     if not path.is_dir():
         name = path.name if path.name in PREPARED else f"NAME (one of {', '.join(PREPARED)})"
@@ -51,22 +53,26 @@ def existing_file(root: Path, name: str, option: str) -> Path:
 
 
 def fill_split(names: dict[str, str | None], split: str | None) -> dict[str, str | None]:
-    """``{split}`` replaced in the values; a ``ValueError`` if only one side of the two, ``{split}`` and ``split``, is there."""
+    """``{split}`` replaced in the values; a ``ValueError`` if only one side of the two, ``{split}`` and
+    ``split``, is there.
+    """
     used = [option for option, value in names.items() if value is not None and "{split}" in value]
     if used and split is None:
         raise ValueError(f"split is missing: {', '.join(used)} must be told what {{split}} stands for")
     if split is not None and not used:
         given = ", ".join(f"{option}: {value}" for option, value in names.items() if value is not None)
         raise ValueError(f"split: {split} has no effect, since {{split}} is in none of: {given}")
-    return {option: None if value is None else value.replace("{split}", split or "") for option, value in names.items()}
+    return {
+        option: None if value is None else value.replace("{split}", split or "")
+        for option, value in names.items()
+    }
 
 
 def inside(root: Path, folder: Path, name: str, *, source: str) -> Path:
     """``folder/name`` for a ``name`` that a file gives; a ``ValueError`` if it points outside ``root``.
 
-    Judged by the text alone (absolute paths of any system, drives, ``..``), so that links which the user put inside the
-    root on purpose work. Backslashes count as separators.
-    """
+    Judged by the text alone (absolute paths of any system, drives, ``..``), so that links which the user put
+    inside the root on purpose work. Backslashes count as separators."""
     plain = name.replace("\\", "/")
     base, target = (Path(os.path.normpath(path.absolute())) for path in (root, folder / plain))
     foreign = plain.startswith("/") or bool(PureWindowsPath(plain).drive) or "\0" in plain or not plain
@@ -104,7 +110,9 @@ class ImageIndex:
             exact = [path for path in found if path.name.endswith(name[len(stem) :])]
             found = exact or found
         if len(found) > 1:
-            raise ValueError(f"{self.folder}: '{name}' may mean {' or '.join(path.name for path in found)}; remove all but one")
+            raise ValueError(
+                f"{self.folder}: '{name}' may mean {' or '.join(path.name for path in found)}; remove all but one"
+            )
         return found[0] if found else None
 
 
@@ -121,7 +129,9 @@ def without_image_suffix(name: str) -> str:
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a list file, stripped, empty ones left out; an empty list or a name that comes twice is a ``ValueError``."""
+    """The lines of a list file, stripped, empty ones left out; an empty list or a name that comes twice is a
+    ``ValueError``.
+    """
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -130,5 +140,7 @@ def read_list(path: Path) -> list[str]:
         raise ValueError(f"{path}: the list is empty; expected one image name a line")
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path}: '{double}' is listed {names.count(double)} times; each image must come once")
+        raise ValueError(
+            f"{path}: '{double}' is listed {names.count(double)} times; each image must come once"
+        )
     return names

@@ -26,7 +26,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
+)
 
 _ORIENTATION_TAG = 0x0112
 # EXIF 2.3, 4.6.4 A, tag Orientation: what makes the stored pixels upright
@@ -40,14 +42,25 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 # what Pillow's decoders raise on damaged files, found by cutting and flipping bytes of all supported formats
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 
 
 def read_image(path: str | Path, *, divisor: int = 1) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright. An empty, truncated or non-image file is a ``ValueError`` that names it.
 
-    With a ``divisor`` of 2, 4 or 8 a JPEG is decoded at that fraction of its sides, rounded up; other formats are not.
-    """
+    With a ``divisor`` of 2, 4 or 8 a JPEG is decoded at that fraction of its sides, rounded up; other formats
+    are not."""
     with _opened(path) as image:
         if divisor > 1:
             image.draft(None, (max(1, image.size[0] // divisor), max(1, image.size[1] // divisor)))
@@ -65,7 +78,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_index_mask(path: str | Path) -> np.ndarray:
-    """(H, W) uint8 or int32 values of a palette or grey mask, as stored: palette colours and EXIF play no role.
+    """(H, W) uint8 or int32 values of a palette or grey mask, as stored: palette colours and EXIF play no
+    role.
 
     A colour picture or a JPEG (whose values are not the ones that were written) is a ``ValueError``.
     """
@@ -84,7 +98,9 @@ def read_index_mask(path: str | Path) -> np.ndarray:
 
 
 def read_colour_mask(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a mask painted in colours (palette masks: the palette's colours); alpha is left off."""
+    """(H, W, 3) uint8 RGB of a mask painted in colours (palette masks: the palette's colours); alpha is left
+    off.
+    """
     with _opened(path) as image:
         _refuse_lossy(image, path)
         if image.mode not in ("RGB", "RGBA", "P", "PA"):
@@ -110,11 +126,15 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except _DAMAGE as error:
         if str(error).startswith(str(path)):
             raise
-        raise ValueError(f"{path}: not a readable image, or a truncated one ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{path}: not a readable image, or a truncated one ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation 1..8 that is still to be applied; 1 where there is none or where it is nonsense."""
+    """The EXIF orientation 1..8 that is still to be applied; 1 where there is none or where it is
+    nonsense.
+    """
     if image.format == "TIFF":
         return 1  # Pillow turns these itself when it loads them, and has swapped `size` already
     if image.format == "PNG" and "exif" not in image.info:
@@ -129,7 +149,9 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray(_high_byte(np.array(image), path)).convert("RGB")
     if image.mode == "F":
-        raise ValueError(f"{path}: floating-point pixels have no agreed range; save the image as 8- or 16-bit")
+        raise ValueError(
+            f"{path}: floating-point pixels have no agreed range; save the image as 8- or 16-bit"
+        )
     if "A" in image.getbands() or "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
         layers = image.convert("RGBA")
         white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
@@ -140,10 +162,14 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
 def _high_byte(values: np.ndarray, path: str | Path) -> np.ndarray:
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > 65535:
-        raise ValueError(f"{path}: grey values {lowest}..{highest} do not fit into 16 bits; save the image as 8- or 16-bit")
+        raise ValueError(
+            f"{path}: grey values {lowest}..{highest} do not fit into 16 bits; save the image as 8- or 16-bit"
+        )
     return (values.astype(np.int64) >> 8).astype(np.uint8)
 
 
 def _refuse_lossy(image: Image.Image, path: str | Path) -> None:
     if image.format in ("JPEG", "MPO"):
-        raise ValueError(f"{path}: a JPEG cannot hold a mask, since compression changes its values; save masks as PNG")
+        raise ValueError(
+            f"{path}: a JPEG cannot hold a mask, since compression changes its values; save masks as PNG"
+        )

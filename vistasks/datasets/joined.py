@@ -1,4 +1,6 @@
-"""Several data sets as one, over one list of class names: how a batch comes to mix samples labelled for different things."""
+"""Several data sets as one, over one list of class names: how a batch comes to mix samples labelled for
+different things.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,8 @@ def joined_classes(parts: Sequence[ClassNames]) -> ClassNames:
 class JoinedDataset:
     """The samples of all ``datasets`` in order; class ids mapped by name onto ``classes``.
 
-    Raises a ``ValueError`` where a set has a class that ``classes`` lacks. Where an image id stands in several sets, all ids are
-    prefixed by their set's number.
-    """
+    Raises a ``ValueError`` where a set has a class that ``classes`` lacks. Where an image id stands in
+    several sets, all ids are prefixed by their set's number."""
 
     def __init__(self, datasets: Sequence[Dataset], classes: ClassNames | None = None) -> None:
         self.datasets = list(datasets)
@@ -33,7 +34,9 @@ class JoinedDataset:
         self._starts = np.cumsum([0, *(len(d) for d in datasets)])
         self.ids = _together([d.ids for d in datasets])
         if len(set(self.ids)) < len(self.ids):
-            self.ids = PackedStrings([f"{number}/{image_id}" for number, d in enumerate(datasets) for image_id in d.ids])
+            self.ids = PackedStrings(
+                [f"{number}/{image_id}" for number, d in enumerate(datasets) for image_id in d.ids]
+            )
         self.paths = _together([d.paths for d in datasets])
         self.notes = [note for d in datasets for note in d.notes]
         self.skipped = [fault for d in datasets for fault in d.skipped]
@@ -61,7 +64,11 @@ class JoinedDataset:
         mask = None if sample.segmentation is None else maps.segmentation[sample.segmentation]
         labelled = maps.labelled(sample.labelled)
         return replace(
-            sample, image_id=self.ids[index], labels=maps.labels(sample.labels), segmentation=mask, labelled=labelled
+            sample,
+            image_id=self.ids[index],
+            labels=maps.labels(sample.labels),
+            segmentation=mask,
+            labelled=labelled,
         )
 
     def annotation(self, index: int) -> Annotation:

@@ -22,8 +22,8 @@ _NOT_MAPPED = -1
 class MaskCoding(Protocol):
     """Reads mask files of one coding.
 
-    ``classes`` are the segmentation classes in the order of their ids; ``covered`` the ids that the map can produce.
-    """
+    ``classes`` are the segmentation classes in the order of their ids; ``covered`` the ids that the map can
+    produce."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -34,14 +34,16 @@ class MaskCoding(Protocol):
     def read(self, path: Path) -> np.ndarray:
         """(H, W) uint8 class ids, 255 = ignore.
 
-        A value that the map does not name is a ``ValueError`` with the value, its number of pixels and the file.
-        """
+        A value that the map does not name is a ``ValueError`` with the value, its number of pixels and the
+        file."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class IndexCoding:
-    """One value a pixel: ``table`` (65536,) int16 gives the class id of each value, -1 where the map names none."""
+    """One value a pixel: ``table`` (65536,) int16 gives the class id of each value, -1 where the map names
+    none.
+    """
 
     classes: tuple[str, ...]
     covered: frozenset[int]
@@ -63,7 +65,9 @@ class IndexCoding:
 
 @dataclass(frozen=True, eq=False)
 class ColourCoding:
-    """RGB masks: ``keys`` (C,) int32 are the packed colours in ascending order, ``ids`` (C,) int16 their class ids."""
+    """RGB masks: ``keys`` (C,) int32 are the packed colours in ascending order, ``ids`` (C,) int16 their
+    class ids.
+    """
 
     classes: tuple[str, ...]
     covered: frozenset[int]
@@ -76,16 +80,17 @@ class ColourCoding:
         packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
         place = np.minimum(np.searchsorted(self.keys, packed), len(self.keys) - 1)
         result = np.where(self.keys[place] == packed, self.ids[place], np.int16(_NOT_MAPPED))
-        _refuse_unmapped(path, result, packed, _colour_text, f"mask_colours (its classes: {self.known}); name it there")
+        _refuse_unmapped(
+            path, result, packed, _colour_text, f"mask_colours (its classes: {self.known}); name it there"
+        )
         return result.astype(np.uint8)
 
 
 def index_coding(values: Mapping[int, str] | None, classes: Sequence[str] | None) -> IndexCoding:
     """For palette and grey masks: value -> class name, ``ignore`` meaning 255.
 
-    Without ``values``, value i means ``classes[i]`` and 255 means ignore. Without ``classes``, they are the names in
-    ``values``, in the order of the values.
-    """
+    Without ``values``, value i means ``classes[i]`` and 255 means ignore. Without ``classes``, they are the
+    names in ``values``, in the order of the values."""
     if values is None:
         if classes is None:
             raise ValueError(
@@ -105,30 +110,42 @@ def index_coding(values: Mapping[int, str] | None, classes: Sequence[str] | None
     return IndexCoding(table_classes, frozenset(ids.values()) - {IGNORE_INDEX}, table, known)
 
 
-def colour_coding(colours: Mapping[str, Colour | Sequence[Colour]], classes: Sequence[str] | None) -> ColourCoding:
+def colour_coding(
+    colours: Mapping[str, Colour | Sequence[Colour]], classes: Sequence[str] | None
+) -> ColourCoding:
     """For masks painted in RGB: class name -> its colour or colours, ``ignore`` meaning 255.
 
-    ``classes`` gives the order of the ids and must not be missing: the order of a table's keys is too easily lost.
-    """
+    ``classes`` gives the order of the ids and must not be missing: the order of a table's keys is too easily
+    lost."""
     if classes is None:
-        raise ValueError(f"mask_colours needs segmentation_classes, the order of the class ids; it names: {', '.join(colours)}")
+        raise ValueError(
+            f"mask_colours needs segmentation_classes, the order of the class ids; it names: {', '.join(colours)}"
+        )
     table_classes = _checked_classes(list(colours), classes, "mask_colours")
     ids: dict[int, int] = {}
     for name, given in colours.items():
         for colour in _colours_of(name, given):
             packed = (colour[0] << 16) | (colour[1] << 8) | colour[2]
             if packed in ids:
-                raise ValueError(f"mask_colours: the colour {list(colour)} is given to two classes, one of them '{name}'")
+                raise ValueError(
+                    f"mask_colours: the colour {list(colour)} is given to two classes, one of them '{name}'"
+                )
             ids[packed] = _class_id(name, table_classes)
     keys = np.array(sorted(ids), dtype=np.int32)
     targets = np.array([ids[int(key)] for key in keys], dtype=np.int16)
-    return ColourCoding(table_classes, frozenset(ids.values()) - {IGNORE_INDEX}, keys, targets, ", ".join(colours))
+    return ColourCoding(
+        table_classes, frozenset(ids.values()) - {IGNORE_INDEX}, keys, targets, ", ".join(colours)
+    )
 
 
 def _colours_of(name: str, given: Colour | Sequence[Colour]) -> list[Colour]:
     several = [given] if isinstance(given[0], int) else list(given)
     for colour in several:
-        if not isinstance(colour, Sequence) or len(colour) != 3 or not all(0 <= channel <= 255 for channel in colour):
+        if (
+            not isinstance(colour, Sequence)
+            or len(colour) != 3
+            or not all(0 <= channel <= 255 for channel in colour)
+        ):
             raise ValueError(f"mask_colours.{name}: a colour is three values 0..255, not {colour}")
     return [(colour[0], colour[1], colour[2]) for colour in several if isinstance(colour, Sequence)]
 
@@ -137,9 +154,13 @@ def _checked_classes(names: Sequence[str], classes: Sequence[str] | None, option
     if classes is None:
         classes = list(dict.fromkeys(name for name in names if name != IGNORE_NAME))
     if IGNORE_NAME in classes:
-        raise ValueError(f"segmentation_classes: '{IGNORE_NAME}' is the reserved name of pixels that do not count, not a class")
+        raise ValueError(
+            f"segmentation_classes: '{IGNORE_NAME}' is the reserved name of pixels that do not count, not a class"
+        )
     if len(classes) > IGNORE_INDEX:
-        raise ValueError(f"segmentation_classes: at most {IGNORE_INDEX} classes fit into a mask of bytes, not {len(classes)}")
+        raise ValueError(
+            f"segmentation_classes: at most {IGNORE_INDEX} classes fit into a mask of bytes, not {len(classes)}"
+        )
     if len(set(classes)) < len(classes):
         raise ValueError(f"segmentation_classes: a name comes twice in {list(classes)}")
     for name in names:
@@ -159,11 +180,15 @@ def _colour_text(packed: int) -> str:
     return f"[{packed >> 16}, {packed >> 8 & 255}, {packed & 255}]"
 
 
-def _refuse_unmapped(path: Path, result: np.ndarray, raw: np.ndarray, text: Callable[[int], str], advice: str) -> None:
+def _refuse_unmapped(
+    path: Path, result: np.ndarray, raw: np.ndarray, text: Callable[[int], str], advice: str
+) -> None:
     missed = result == _NOT_MAPPED
     if missed.any():
         values, counts = np.unique(raw[missed], return_counts=True)
         pairs = list(zip(values, counts, strict=True))[:10]
-        shown = ", ".join(f"{text(int(value))} ({count} pixel{'s' if count > 1 else ''})" for value, count in pairs)
+        shown = ", ".join(
+            f"{text(int(value))} ({count} pixel{'s' if count > 1 else ''})" for value, count in pairs
+        )
         more = f" and {len(values) - 10} more" if len(values) > 10 else ""
         raise ValueError(f"{path}: mask value {shown}{more} is not in {advice}")

@@ -1,10 +1,9 @@
 """What a data set knows about its pictures, in a few flat arrays that data workers map instead of copying.
 
-A list of 118,000 paths is 118,000 Python objects: each worker that receives it holds its own, and one that only looks at it
-copies the pages all the same, since looking changes reference counts. An array is one block of memory, and a block that lies in
-an anonymous file (``memfd_create``, Linux) is handed to a worker as a file descriptor. Where there are no such files a worker
-gets a copy.
-"""
+A list of 118,000 paths is 118,000 Python objects: each worker that receives it holds its own, and one that
+only looks at it copies the pages all the same, since looking changes reference counts. An array is one block
+of memory, and a block that lies in an anonymous file (``memfd_create``, Linux) is handed to a worker as a
+file descriptor. Where there are no such files a worker gets a copy."""
 
 from __future__ import annotations
 
@@ -25,7 +24,9 @@ Layout = dict[str, tuple[str, tuple[int, ...], int]]  # name -> dtype, shape, fi
 
 
 class SharedArrays:
-    """Arrays by name; read-only for who maps them. Pickled for a worker, they go into an anonymous file that both map."""
+    """Arrays by name; read-only for who maps them. Pickled for a worker, they go into an anonymous file that
+    both map.
+    """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._arrays = dict(arrays)
@@ -69,7 +70,10 @@ def _layout(arrays: Mapping[str, np.ndarray]) -> tuple[Layout, int]:
 
 
 def _mapped(block: mmap.mmap, layout: Layout) -> dict[str, np.ndarray]:
-    return {name: np.ndarray(shape, dtype, buffer=block, offset=start) for name, (dtype, shape, start) in layout.items()}
+    return {
+        name: np.ndarray(shape, dtype, buffer=block, offset=start)
+        for name, (dtype, shape, start) in layout.items()
+    }
 
 
 def _received(handle: Any, layout: Layout, size: int) -> SharedArrays:
@@ -87,7 +91,9 @@ class PackedStrings(Sequence[str]):
         # file names that are not UTF-8 come with surrogates
         encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
         starts = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        self._arrays = SharedArrays({"starts": starts, "bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8)})
+        self._arrays = SharedArrays(
+            {"starts": starts, "bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8)}
+        )
 
     def __len__(self) -> int:
         return len(self._arrays["starts"]) - 1
@@ -130,7 +136,9 @@ class PackedValues:
 
 
 class SharedBlock:
-    """Bytes that this process and its workers all write to; zero at first, and taking memory only where they were written."""
+    """Bytes that this process and its workers all write to; zero at first, and taking memory only where they
+    were written.
+    """
 
     def __init__(self, size: int) -> None:
         self._file: int | None = None

@@ -11,7 +11,9 @@ SHOWN = 20
 
 
 class DataFaults(ValueError):
-    """Faults found in one pass over a data set: ``faults`` has them all, the message the first, ``advice`` the ways out."""
+    """Faults found in one pass over a data set: ``faults`` has them all, the message the first, ``advice``
+    the ways out.
+    """
 
     def __init__(self, message: str, faults: Sequence[str] = (), advice: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -27,7 +29,9 @@ def listed(faults: Sequence[str], *, limit: int = SHOWN) -> str:
 
 
 def raise_if_any(faults: Sequence[str], *, source: str, advice: Sequence[str] = ()) -> None:
-    """One `DataFaults` (a ``ValueError``) with the first 20 faults and their total; nothing if there are none."""
+    """One `DataFaults` (a ``ValueError``) with the first 20 faults and their total; nothing if there are
+    none.
+    """
     if faults:
         total = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
         ways_out = [line for line in advice if line]
@@ -36,7 +40,9 @@ def raise_if_any(faults: Sequence[str], *, source: str, advice: Sequence[str] = 
 
 
 def counted(faults: Sequence[str], what: str, *, limit: int = 5) -> list[str]:
-    """A note such as ``2 boxes dropped: a.xml object 11: zero area; ...``, in a list; an empty list without faults."""
+    """A note such as ``2 boxes dropped: a.xml object 11: zero area; ...``, in a list; an empty list without
+    faults.
+    """
     if not faults:
         return []
     more = f"; and {len(faults) - limit} more" if len(faults) > limit else ""

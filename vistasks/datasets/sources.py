@@ -1,4 +1,6 @@
-"""Where the public data sets come from: addresses, sums and what of their archives is wanted. Read by `prepare`."""
+"""Where the public data sets come from: addresses, sums and what of their archives is wanted. Read by
+`prepare`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ class Archive:
 
     Attributes:
         url: the official address.
-        top: the folder inside the archive whose content lands in the data folder. ``*`` stands for any one folder name
-            (GitHub's archives begin with the repository's name and branch).
+        top: the folder inside the archive whose content lands in the data folder. ``*`` stands for any one
+            folder name (GitHub's archives begin with the repository's name and branch).
         md5: as published; None where the archive is made anew for each request and so has no fixed sum.
         size: bytes, to tell how long it takes; None where it varies.
         only: folders under ``top`` to keep; empty = all.
@@ -51,13 +53,23 @@ _GITHUB = "https://github.com"
 _BRANCH = "archive/refs/heads/master.zip"
 _CAMVID_FOLDERS = ("train", "trainannot", "val", "valannot", "test", "testannot")
 
-# The VOC sums are torchvision's (torchvision/datasets/voc.py), which downloads the same files; COCO's stand in several
-# projects that download them (PaddleDetection, Determined, fiftyone's lvis recipe, ...) and agree.
+# The VOC sums are torchvision's (torchvision/datasets/voc.py), which downloads the same files; COCO's stand
+# in several projects that download them (PaddleDetection, Determined, fiftyone's lvis recipe, ...) and agree.
 SOURCES: Mapping[str, Source] = {
     "voc2007": Source(
         (
-            Archive(f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar", _VOC07, "c52e279531787c972589f7e41ab4ae64", 460_032_000),
-            Archive(f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar", _VOC07, "b6e924de25625d8de591ea690078ad9f", 451_020_800),
+            Archive(
+                f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
+                _VOC07,
+                "c52e279531787c972589f7e41ab4ae64",
+                460_032_000,
+            ),
+            Archive(
+                f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar",
+                _VOC07,
+                "b6e924de25625d8de591ea690078ad9f",
+                451_020_800,
+            ),
         ),
         _VOC_FOLDERS,
         _VOC_TERMS,
@@ -65,7 +77,12 @@ SOURCES: Mapping[str, Source] = {
     ),
     "voc2012": Source(
         (
-            Archive(f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar", _VOC12, "6cd6e144f989b92b3379bac3b3de84fd", 1_999_639_040),
+            Archive(
+                f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
+                _VOC12,
+                "6cd6e144f989b92b3379bac3b3de84fd",
+                1_999_639_040,
+            ),
         ),
         _VOC_FOLDERS,
         _VOC_TERMS,
@@ -73,11 +90,21 @@ SOURCES: Mapping[str, Source] = {
     ),
     "coco2017": Source(
         (
-            Archive(f"{_COCO}/annotations/annotations_trainval2017.zip", "", "f4bbac642086de4f52a3fdda2de5fa2c", 252_907_541),
+            Archive(
+                f"{_COCO}/annotations/annotations_trainval2017.zip",
+                "",
+                "f4bbac642086de4f52a3fdda2de5fa2c",
+                252_907_541,
+            ),
             Archive(f"{_COCO}/zips/val2017.zip", "", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
             Archive(f"{_COCO}/zips/train2017.zip", "", "cced6f7f71b7629ddf16f17bbcfab6b2", 19_336_861_798),
         ),
-        ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017"),
+        (
+            "annotations/instances_train2017.json",
+            "annotations/instances_val2017.json",
+            "train2017",
+            "val2017",
+        ),
         "annotations CC BY 4.0; the pictures are under Flickr's terms, each its own",
         "https://cocodataset.org/#download",
     ),

@@ -52,16 +52,21 @@ class Subset:
 
 
 def fold_of_pictures(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
-    """(len,) int64: which of ``count`` folds each picture is evaluated in; a function of the data and ``seed`` alone.
+    """(len,) int64: which of ``count`` folds each picture is evaluated in; a function of the data and
+    ``seed`` alone.
 
-    Pictures are dealt out by the rarest class that they have, so that each fold has its share of every class; folds differ by at
-    most one picture. A ``ValueError`` where there are fewer pictures than folds.
-    """
+    Pictures are dealt out by the rarest class that they have, so that each fold has its share of every class;
+    folds differ by at most one picture. A ``ValueError`` where there are fewer pictures than folds."""
     if count > len(dataset):
-        raise ValueError(f"data.folds.count: {count} folds need at least as many pictures, and there are {len(dataset)}")
+        raise ValueError(
+            f"data.folds.count: {count} folds need at least as many pictures, and there are {len(dataset)}"
+        )
     found = [np.unique(dataset.annotation(index).labels) for index in range(len(dataset))]
     pictures = np.bincount(np.concatenate([*found, np.zeros(0, np.int64)]), minlength=1)
-    rarest = [int(min(labels, key=lambda label: (pictures[label], label))) if len(labels) else -1 for labels in found]
+    rarest = [
+        int(min(labels, key=lambda label: (pictures[label], label))) if len(labels) else -1
+        for labels in found
+    ]
     draws = np.random.default_rng([seed, count]).random(len(dataset))
     folds = np.empty(len(dataset), dtype=np.int64)
     folds[np.lexsort([draws, np.array(rarest)])] = np.arange(len(dataset)) % count

@@ -29,8 +29,8 @@ def contact_sheet(
 ) -> np.ndarray:
     """(H, W, 3) uint8 RGB: the samples row by row, a legend below.
 
-    Boxes have their class's colour and name, dashed where the object is difficult or a crowd; the best ``proposals``
-    proposals are thin white lines; masks are blended in, ignored pixels striped grey.
+    Boxes have their class's colour and name, dashed where the object is difficult or a crowd; the best
+    ``proposals`` proposals are thin white lines; masks are blended in, ignored pixels striped grey.
 
     Args:
         columns: None: as near to a square sheet as the count allows.
@@ -84,7 +84,9 @@ def _picture(
 def _with_mask(picture: np.ndarray, mask: np.ndarray, colours: Sequence[Colour], path: str) -> np.ndarray:
     unnamed = sorted(set(np.unique(mask).tolist()) - set(range(len(colours))) - {IGNORE_INDEX})
     if unnamed:
-        raise ValueError(f"{path}: the mask has the class id {unnamed[0]}, but only {len(colours)} classes have a name")
+        raise ValueError(
+            f"{path}: the mask has the class id {unnamed[0]}, but only {len(colours)} classes have a name"
+        )
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(colours)] = colours
     blended = cv2.addWeighted(picture, 1 - _OPACITY, table[mask], _OPACITY, 0)
@@ -95,13 +97,20 @@ def _with_mask(picture: np.ndarray, mask: np.ndarray, colours: Sequence[Colour],
 
 
 def _with_boxes(
-    canvas: np.ndarray, sample: Sample, boxes: np.ndarray, colours: Mapping[str, Colour], names: tuple[str, ...]
+    canvas: np.ndarray,
+    sample: Sample,
+    boxes: np.ndarray,
+    colours: Mapping[str, Colour],
+    names: tuple[str, ...],
 ) -> np.ndarray:
     if not len(boxes):
         return canvas
     if sample.labels.max() >= len(names):
-        raise ValueError(f"{sample.path}: the class id {sample.labels.max()}, but only {len(names)} classes have a name")
-    # supervision takes pictures with blue first; in ours red is first, so its colours are given the other way round
+        raise ValueError(
+            f"{sample.path}: the class id {sample.labels.max()}, but only {len(names)} classes have a name"
+        )
+    # supervision takes pictures with blue first; in ours red is first, so its colours are given the other way
+    # round
     palette = sv.ColorPalette([sv.Color(*reversed(colours[name])) for name in names])
     hard = np.asarray(sample.difficult) | np.asarray(sample.crowd)
     plain = sv.Detections(xyxy=boxes[~hard], class_id=sample.labels[~hard])
@@ -154,7 +163,9 @@ def _fitted(text: str, width: int) -> str:
     return text
 
 
-def _legend(samples: Sequence[Sample], colours: Mapping[str, Colour], width: int, proposals: int) -> np.ndarray:
+def _legend(
+    samples: Sequence[Sample], colours: Mapping[str, Colour], width: int, proposals: int
+) -> np.ndarray:
     """(lines * LINE, width, 3): swatches with the classes' names, and what the marks mean."""
     entries = list(colours.items())
     if any(sample.segmentation is not None for sample in samples):

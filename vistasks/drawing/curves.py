@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vistasks.atomic import replacing
+from vistasks.system.atomic import replacing
 
 SMOOTHING = 0.95
 
@@ -49,14 +49,21 @@ def save_curves(metrics: Path, output: Path) -> None:
     losses, rate, results = figure.subplots(1, 3)
     for name in lines.losses:
         having = [line for line in steps if name in line]
-        losses.plot([s["step"] for s in having], smoothed([s[name] for s in having]), label=name.replace("/", ": "))
+        losses.plot(
+            [s["step"] for s in having], smoothed([s[name] for s in having]), label=name.replace("/", ": ")
+        )
     some = any((line.get_ydata() > 0).any() for line in losses.get_lines())
     losses.set(title="loss terms (smoothed)", xlabel="step", yscale="log" if some else "linear")
     rate.plot([s["step"] for s in steps], [s["lr"] for s in steps], color="0.4")
     rate.set(title="learning rate of the heads", xlabel="step")
     for name in dict.fromkeys(key for line in evaluations for key in line["evaluation"]):
         values = [line["evaluation"].get(name) for line in evaluations]
-        results.plot([line["step"] for line in evaluations], [float("nan") if v is None else v for v in values], "o-", label=name)
+        results.plot(
+            [line["step"] for line in evaluations],
+            [float("nan") if v is None else v for v in values],
+            "o-",
+            label=name,
+        )
     results.set(title="evaluation", xlabel="step", ylim=(0, 1))
     for axes in (losses, rate, results):
         axes.grid(alpha=0.3)

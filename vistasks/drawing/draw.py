@@ -1,4 +1,6 @@
-"""Predictions drawn onto a picture: the class map blended by one look-up table, boxes and names by supervision."""
+"""Predictions drawn onto a picture: the class map blended by one look-up table, boxes and names by
+supervision.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,16 @@ def draw(
     legend: bool = True,
     colours: Mapping[str, Colour] | None = None,
 ) -> np.ndarray:
-    """A new picture (H, W, 3) uint8 RGB with everything that ``prediction`` says about ``image`` of the same size.
+    """A new picture (H, W, 3) uint8 RGB with everything that ``prediction`` says about ``image`` of the same
+    size.
 
     A class has one colour in boxes and map. Line widths and letters grow with the picture.
 
     Args:
         image: (H, W, 3) uint8 RGB; unchanged.
         prediction: in pixels of ``image``.
-        labels: write class names and scores at the boxes, after "#" and the object's number where it is tracked.
+        labels: write class names and scores at the boxes, after "#" and the object's number where it is
+            tracked.
         legend: name the classes of the map that the picture has.
         colours: of class names, (red, green, blue) 0 to 255; for the others the palette's.
 
@@ -55,7 +59,8 @@ def draw(
 
 
 def blend_map(image: np.ndarray, segmentation: SegmentationMap, colours: Sequence[Colour]) -> np.ndarray:
-    """A new picture: ``image`` with the map's colours over it; black classes and ids without a name leave it as it is.
+    """A new picture: ``image`` with the map's colours over it; black classes and ids without a name leave it
+    as it is.
 
     Raises a ``ValueError`` where the map has another size than the image.
     """
@@ -64,26 +69,35 @@ def blend_map(image: np.ndarray, segmentation: SegmentationMap, colours: Sequenc
         raise ValueError(f"the class map is {labels.shape}, the picture {image.shape[:2]} (height, width)")
     table = np.zeros((256, 1, 3), dtype=np.uint8)
     table[: len(colours), 0] = colours
-    # applyColorMap is OpenCV's look-up from one channel to three: 14 times as quick as table[labels] on 1280x720
+    # applyColorMap is OpenCV's look-up from one channel to three: 14 times as quick as table[labels] on
+    # 1280x720
     blended = cv2.addWeighted(image, 1 - OPACITY, cv2.applyColorMap(labels, table), OPACITY, 0)
     plain = np.where((table == BACKGROUND).all(axis=2), 255, 0).astype(np.uint8)
     cv2.copyTo(image, cv2.LUT(labels, plain), blended)
     return np.asarray(blended)
 
 
-def draw_boxes(image: np.ndarray, detections: Detections, colours: Sequence[Colour], *, labels: bool = True) -> np.ndarray:
-    """``image`` (changed in place) with boxes in their classes' colours and, with ``labels``, "name score" inside the picture.
+def draw_boxes(
+    image: np.ndarray, detections: Detections, colours: Sequence[Colour], *, labels: bool = True
+) -> np.ndarray:
+    """``image`` (changed in place) with boxes in their classes' colours and, with ``labels``, "name score"
+    inside the picture.
 
     Better detections lie over worse ones.
     """
     if detections.labels.max() >= len(colours):
-        raise ValueError(f"a detection has the class id {detections.labels.max()}, but only {len(colours)} classes have a name")
+        raise ValueError(
+            f"a detection has the class id {detections.labels.max()}, but only {len(colours)} classes have a name"
+        )
     scale, (height, width) = drawing_scale(image), image.shape[:2]
     order = np.arange(len(detections))[::-1]
-    # supervision takes pictures with blue first; in ours red is first, so its colours are given the other way round
+    # supervision takes pictures with blue first; in ours red is first, so its colours are given the other way
+    # round
     palette = sv.ColorPalette([sv.Color(*reversed(colour)) for colour in colours])
     # the first and the last pixel that the box covers, all of them in the picture
-    corners = np.concatenate([np.floor(detections.boxes[order, :2]), np.ceil(detections.boxes[order, 2:]) - 1], axis=1)
+    corners = np.concatenate(
+        [np.floor(detections.boxes[order, :2]), np.ceil(detections.boxes[order, 2:]) - 1], axis=1
+    )
     corners = np.clip(corners, 0, [width - 1, height - 1] * 2).astype(np.float32)
     thickness = max(1, round(2 * scale))
     image = sv.BoxAnnotator(color=palette, thickness=thickness).annotate(
@@ -103,15 +117,23 @@ def _draw_names(
     scale = drawing_scale(image)
     texts = [_text(detections, index) for index in order]
     weight, padding = max(1, round(scale)), max(2, round(3 * scale))
-    measured = np.array([cv2.getTextSize(text, _FONT, _LETTERS * scale, weight)[0] for text in texts]) + 2 * padding
+    measured = (
+        np.array([cv2.getTextSize(text, _FONT, _LETTERS * scale, weight)[0] for text in texts]) + 2 * padding
+    )
     places = corners.copy()  # a name stands on its box's upper left corner, or as near as it finds room
     places[:, 1] = np.maximum(places[:, 1], measured[:, 1])
     places[:, 0] = np.clip(places[:, 0], 0, np.maximum(0, image.shape[1] - measured[:, 0]))
     inks = sv.ColorPalette([sv.Color.BLACK if _is_bright(colour) else sv.Color.WHITE for colour in colours])
     annotator = sv.LabelAnnotator(
-        color=palette, text_color=inks, text_scale=_LETTERS * scale, text_thickness=weight, text_padding=padding
+        color=palette,
+        text_color=inks,
+        text_scale=_LETTERS * scale,
+        text_thickness=weight,
+        text_padding=padding,
     )
-    return annotator.annotate(image, sv.Detections(xyxy=places, class_id=detections.labels[order]), labels=texts)
+    return annotator.annotate(
+        image, sv.Detections(xyxy=places, class_id=detections.labels[order]), labels=texts
+    )
 
 
 def _text(detections: Detections, index: int) -> str:
@@ -126,7 +148,9 @@ def _is_bright(colour: Colour) -> bool:
 
 
 def draw_tag(canvas: np.ndarray, box: np.ndarray, text: str, *, letters: float = 0.38) -> None:
-    """A small dark label in the corner of a box, inside the picture (changed in place); ``letters`` is OpenCV's font scale."""
+    """A small dark label in the corner of a box, inside the picture (changed in place); ``letters`` is
+    OpenCV's font scale.
+    """
     (width, height), _ = cv2.getTextSize(text, _FONT, letters, 1)
     x = int(np.clip(box[0], 0, max(0, canvas.shape[1] - width - 4)))
     y = int(np.clip(box[1], 0, max(0, canvas.shape[0] - height - 5)))
@@ -143,11 +167,14 @@ def drawing_scale(image: np.ndarray) -> float:
 
 
 def _draw_legend(canvas: np.ndarray, segmentation: SegmentationMap, colours: Mapping[str, Colour]) -> None:
-    """Swatches and names of the classes that cover at least a thousandth of the picture, bottom left, at most half its height.
+    """Swatches and names of the classes that cover at least a thousandth of the picture, bottom left, at most
+    half its height.
 
     Where there is no room for all, the largest are named.
     """
-    counts = cv2.calcHist([segmentation.labels], [0], None, [256], [0, 256]).ravel()[: len(segmentation.names)]
+    counts = cv2.calcHist([segmentation.labels], [0], None, [256], [0, 256]).ravel()[
+        : len(segmentation.names)
+    ]
     scale = drawing_scale(canvas)
     line, swatch, weight = round(18 * scale), round(12 * scale), max(1, round(scale))
     shown = [i for i, name in enumerate(segmentation.names) if counts[i] * 1000 >= canvas[..., 0].size]

@@ -42,7 +42,9 @@ def class_colour(number: int) -> Colour:
 
 
 def class_colours(names: Sequence[str]) -> list[Colour]:
-    """A colour for each name, in the order in which they first appear; "background" is black and takes none."""
+    """A colour for each name, in the order in which they first appear; "background" is black and takes
+    none.
+    """
     coloured = dict.fromkeys(name for name in names if name != "background")
     numbers = {name: number for number, name in enumerate(coloured)}
     return [class_colour(numbers[name]) if name in numbers else BACKGROUND for name in names]

@@ -18,7 +18,8 @@ _PAPER, _INK, _FONT = (24, 26, 30), (235, 235, 235), cv2.FONT_HERSHEY_SIMPLEX
 
 
 class SampleSheet:
-    """Fed like a metric; draws the pictures whose ids were asked for as they come, and keeps nothing else of them.
+    """Fed like a metric; draws the pictures whose ids were asked for as they come, and keeps nothing else of
+    them.
 
     Args:
         ids: of the pictures; the sheet has them in this order.
@@ -43,7 +44,10 @@ class SampleSheet:
         blank = np.full_like(pairs[0], _PAPER)
         pairs += [blank] * (-len(pairs) % columns)
         return np.concatenate(
-            [np.concatenate(pairs[start : start + columns], axis=1) for start in range(0, len(pairs), columns)]
+            [
+                np.concatenate(pairs[start : start + columns], axis=1)
+                for start in range(0, len(pairs), columns)
+            ]
         )
 
     def _pair(self, prediction: Prediction, sample: Sample) -> np.ndarray:
@@ -60,15 +64,21 @@ class SampleSheet:
         return pair
 
     def _labelled(self, sample: Sample) -> Detections:
-        return Detections(sample.boxes, np.ones(len(sample.boxes), np.float32), sample.labels, self.classes.detection)
+        return Detections(
+            sample.boxes, np.ones(len(sample.boxes), np.float32), sample.labels, self.classes.detection
+        )
 
     def _panel(self, image: np.ndarray, said: Prediction, *, scores: bool) -> np.ndarray:
         scale = min(HEIGHT / image.shape[0], WIDTH / image.shape[1])
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
+        small = np.asarray(
+            cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        )
         found, mask = said.detections, said.segmentation
         if mask is not None:
-            mask = SegmentationMap(np.asarray(cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST)), mask.names)
+            mask = SegmentationMap(
+                np.asarray(cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST)), mask.names
+            )
         if found is not None:
             factor = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2, np.float32)
             found = Detections(found.boxes * factor, found.scores, found.labels, found.class_names)

@@ -1,4 +1,6 @@
-"""Fully convolutional networks: FCN-32s, FCN-16s and FCN-8s (Long, Shelhamer, Darrell 2015; Shelhamer et al. 2017)."""
+"""Fully convolutional networks: FCN-32s, FCN-16s and FCN-8s (Long, Shelhamer, Darrell 2015; Shelhamer et al.
+2017).
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vistasks.class_weights import ClassWeights
 from vistasks.heads.head import Trunk, require_strides
 from vistasks.heads.segmentation import Auxiliary, SegmentationHead
+from vistasks.loading.class_weights import ClassWeights
 from vistasks.losses.segmentation import PixelLoss
 from vistasks.registry import HEADS
 from vistasks.types import Features
@@ -23,8 +25,12 @@ def bilinear_kernel(factor: int) -> Tensor:
 
 
 def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
-    """A learnable per-channel upsampling by an even ``factor``, initialised to bilinear interpolation (2015, section 3.3)."""
-    layer = nn.ConvTranspose2d(channels, channels, 2 * factor, stride=factor, padding=factor // 2, groups=channels, bias=False)
+    """A learnable per-channel upsampling by an even ``factor``, initialised to bilinear interpolation (2015,
+    section 3.3).
+    """
+    layer = nn.ConvTranspose2d(
+        channels, channels, 2 * factor, stride=factor, padding=factor // 2, groups=channels, bias=False
+    )
     with torch.no_grad():
         layer.weight.copy_(bilinear_kernel(factor).expand_as(layer.weight))
     return layer
@@ -33,15 +39,16 @@ def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
 class FullyConvolutional(SegmentationHead):
     """Scores at the deepest stride, upsampled in steps of two and summed with the scores of shallower maps.
 
-    The skips read the trunk's last map at each stride (VGG: conv4_3 and conv5_3, where the paper reads pool3 and pool4). Every
-    upsampling starts bilinear and learns; the paper keeps the last one fixed. The paper's head is ``hidden: 4096, kernel: 7,
-    dropout: 0.5``.
+    The skips read the trunk's last map at each stride (VGG: conv4_3 and conv5_3, where the paper reads pool3
+    and pool4). Every upsampling starts bilinear and learns; the paper keeps the last one fixed. The paper's
+    head is ``hidden: 4096, kernel: 7, dropout: 0.5``.
 
     Args:
         trunk: what the maps look like.
         classes: the class names.
         finest: the stride of the shallowest map that is scored: 32, 16 or 8.
-        hidden: width of the paper's fc6 and fc7 as convolutions (4096 there); 0: the classifier reads the trunk's map directly.
+        hidden: width of the paper's fc6 and fc7 as convolutions (4096 there); 0: the classifier reads the
+            trunk's map directly.
         kernel: spatial size of fc6 (7 in the paper).
         dropout: of fc6 and fc7.
         class_weights, loss, auxiliary: see `SegmentationHead`.
@@ -76,10 +83,14 @@ class FullyConvolutional(SegmentationHead):
                 nn.Dropout2d(dropout),
             )
         self.score = nn.Conv2d(hidden or channels, len(classes), 1)
-        self.skip_scores = nn.ModuleList(nn.Conv2d(trunk.channels[stride], len(classes), 1) for stride in skips)
+        self.skip_scores = nn.ModuleList(
+            nn.Conv2d(trunk.channels[stride], len(classes), 1) for stride in skips
+        )
         self.upsample = nn.ModuleList(bilinear_upsampling(len(classes), 2) for _ in skips)
         self.to_pixels = bilinear_upsampling(len(classes), finest)
-        for parameter in self.skip_scores.parameters():  # so that a skip starts from the coarser net's answer (section 4.2)
+        for parameter in (
+            self.skip_scores.parameters()
+        ):  # so that a skip starts from the coarser net's answer (section 4.2)
             nn.init.zeros_(parameter)
 
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:

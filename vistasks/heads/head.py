@@ -35,11 +35,15 @@ class Head(nn.Module, ABC):
     task: ClassVar[str]  # "detection" or "segmentation"
     needs_pooling: ClassVar[bool] = False  # reads Features.pooling
     reads_image_features: bool = True  # False: only ever calls `encode` on crops of its own
-    earlier_names: ClassVar[Mapping[str, str]] = {}  # how weights' names began in earlier checkpoints -> how they begin now
+    earlier_names: ClassVar[
+        Mapping[str, str]
+    ] = {}  # how weights' names began in earlier checkpoints -> how they begin now
 
     @abstractmethod
     def loss(self, features: Features, batch: Batch, encode: Encoder) -> dict[str, Tensor]:
-        """Named scalar losses, float32. What a batch does not label adds exactly 0, through every parameter."""
+        """Named scalar losses, float32. What a batch does not label adds exactly 0, through every
+        parameter.
+        """
 
     @abstractmethod
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> Sequence[Any]:
@@ -51,4 +55,6 @@ def require_strides(head: str, trunk: Trunk, strides: Sequence[int]) -> None:
     lacking = [stride for stride in strides if stride not in trunk.channels]
     if lacking:
         have, want = (", ".join(map(str, s)) for s in (sorted(trunk.channels), strides))
-        raise TrunkMismatch(f"{head} needs maps at strides {want}, but the trunk '{trunk.name}' has strides {have}")
+        raise TrunkMismatch(
+            f"{head} needs maps at strides {want}, but the trunk '{trunk.name}' has strides {have}"
+        )

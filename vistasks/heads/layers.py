@@ -18,15 +18,16 @@ def conv_norm(inputs: int, outputs: int, kernel: int, *, dilation: int = 1) -> n
 
 def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear interpolation of (N, C, h, w) to (N, C, *size)."""
-    return functional.interpolate(maps, size=(int(size[0]), int(size[1])), mode="bilinear", align_corners=False)
+    return functional.interpolate(
+        maps, size=(int(size[0]), int(size[1])), mode="bilinear", align_corners=False
+    )
 
 
 class AtrousPyramid(nn.Module):
     """Parallel 1x1 and dilated 3x3 convolutions and the mean of the whole map, joined by a 1x1 convolution.
 
-    Atrous spatial pyramid pooling with image-level features (Chen et al. 2017, "Rethinking atrous convolution", section 3.3):
-    (N, inputs, h, w) -> (N, outputs, h, w).
-    """
+    Atrous spatial pyramid pooling with image-level features (Chen et al. 2017, "Rethinking atrous
+    convolution", section 3.3): (N, inputs, h, w) -> (N, outputs, h, w)."""
 
     def __init__(self, inputs: int, outputs: int, rates: Sequence[int]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The R-CNN region classifier: softmax over K + 1 and a box regression per class, over given region proposals.
+"""The R-CNN region classifier: softmax over K + 1 and a box regression per class, over given region
+proposals.
 
-With ``roi: align`` it is Fast R-CNN (Girshick 2015), with ``roi: warp`` the original R-CNN (Girshick et al. 2014), trained with
-a softmax where the paper fits SVMs afterwards.
-"""
+With ``roi: align`` it is Fast R-CNN (Girshick 2015), with ``roi: warp`` the original R-CNN (Girshick et al.
+2014), trained with a softmax where the paper fits SVMs afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ from vistasks.types import Batch, Detections, Encoder, Features
 
 @checked_dataclass(frozen=True, config=STRICT)
 class Align:
-    """`AlignedRegions`: the map at ``stride`` (or the maps of a list), ``size`` cells a side, ``reduce`` channels first."""
+    """`AlignedRegions`: the map at ``stride`` (or the maps of a list), ``size`` cells a side, ``reduce``
+    channels first.
+    """
 
     stride: PositiveInt | list[PositiveInt] = 16
     size: PositiveInt = 7
@@ -42,7 +44,9 @@ class Align:
 
 @checked_dataclass(frozen=True, config=STRICT)
 class Warp:
-    """`WarpedRegions`: squares of ``crop`` pixels, of which ``context`` on each side lie around the region."""
+    """`WarpedRegions`: squares of ``crop`` pixels, of which ``context`` on each side lie around the
+    region.
+    """
 
     crop: PositiveInt = 224
     context: int = 16
@@ -59,8 +63,10 @@ class RegionClassifier(Head):
         align, warp: the options of RoIAlign and RoIPool, and of warped crops.
         hidden: widths of the fully connected layers (the papers' are [4096, 4096]).
         dropout: after each of them.
-        ranks: of each of them, where it is the product of two smaller ones, as `vistasks compress` makes them.
-        regress_from: whether the boxes come from the last hidden layer or, as in R-CNN, from the pooled features.
+        ranks: of each of them, where it is the product of two smaller ones, as `vistasks compress` makes
+            them.
+        regress_from: whether the boxes come from the last hidden layer or, as in R-CNN, from the pooled
+            features.
         class_agnostic: one box for a region instead of one for each class.
         sampling: which regions are learnt from.
         box_loss: what the boxes are taught with.
@@ -72,7 +78,9 @@ class RegionClassifier(Head):
     """
 
     task: ClassVar[str] = "detection"
-    earlier_names: ClassVar[Mapping[str, str]] = {name: f"stages.0.{name}" for name in ("fc.", "classify.", "regress.")}
+    earlier_names: ClassVar[Mapping[str, str]] = {
+        name: f"stages.0.{name}" for name in ("fc.", "classify.", "regress.")
+    }
 
     def __init__(
         self,
@@ -104,7 +112,12 @@ class RegionClassifier(Head):
         else:
             strides = [align.stride] if isinstance(align.stride, int) else align.stride
             self.regions = AlignedRegions(
-                trunk=trunk, strides=strides, size=align.size, reduce=align.reduce, canonical=align.canonical, pool=roi == "pool"
+                trunk=trunk,
+                strides=strides,
+                size=align.size,
+                reduce=align.reduce,
+                canonical=align.canonical,
+                pool=roi == "pool",
             )
         self.rpn = RegionProposals(trunk=trunk, options=rpn) if rpn else None
         self.reads_image_features = self.regions.reads_image_features or rpn is not None
@@ -122,8 +135,12 @@ class RegionClassifier(Head):
             for stage in range(1 + len(refine.foreground_iou))
         )
 
-    def forward(self, features: Features, regions: Sequence[Tensor], encode: Encoder, stage: int = 0) -> tuple[Tensor, Tensor]:
-        """A stage's class logits (R, K + 1) and box deltas (R, K or 1, 4), float32, of all images' regions in order."""
+    def forward(
+        self, features: Features, regions: Sequence[Tensor], encode: Encoder, stage: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """A stage's class logits (R, K + 1) and box deltas (R, K or 1, 4), float32, of all images' regions in
+        order.
+        """
         logits, deltas = self.stages[stage](self.regions(features, regions, encode))
         return logits, deltas
 
@@ -160,17 +177,22 @@ class RegionClassifier(Head):
             boxes = [clip_boxes(b, size) for b, size in zip(moved, batch.sizes)]
             if step < last - 1:
                 regions, totals = self._best(totals, boxes)
-        return [self._detections(t / last, b, batch, index) for index, (t, b) in enumerate(zip(totals, boxes))]
+        return [
+            self._detections(t / last, b, batch, index) for index, (t, b) in enumerate(zip(totals, boxes))
+        ]
 
     def judge(self, features: Features, regions: Sequence[Tensor], encode: Encoder) -> tuple[Tensor, Tensor]:
-        """What the stages say on average of boxes as they are, none dropped or moved: probabilities (R, K + 1), and the boxes
-        (R, K or 1, 4), not clipped, where the first stage would put an object of each class."""
+        """What the stages say on average of boxes as they are, none dropped or moved: probabilities (R, K +
+        1), and the boxes (R, K or 1, 4), not clipped, where the first stage would put an object of each
+        class."""
         said = [self(features, regions, encode, stage) for stage in range(len(self.stages))]
         boxes = self._predictor(0).boxes(torch.cat([r.float() for r in regions]), said[0][1])
         return torch.stack([logits.softmax(dim=1) for logits, _ in said]).mean(dim=0), boxes
 
     def proposals(self, features: Features, batch: Batch) -> list[Tensor]:
-        """The regions (P, 4) of each image that `predict` judges: the batch's, after those of the ``rpn`` if there is one."""
+        """The regions (P, 4) of each image that `predict` judges: the batch's, after those of the ``rpn`` if
+        there is one.
+        """
         if self.rpn is None:
             return list(batch.proposals)
         return list(joined(batch, self.rpn.propose(self.rpn(features), batch)).proposals)
@@ -196,7 +218,9 @@ class RegionClassifier(Head):
     ) -> list[Regions]:
         """The regions where the stage before has moved them, labelled anew by this stage's IoU."""
         counts, refined = [len(r.boxes) for r in regions], []
-        for index, (scores, moves, old) in enumerate(zip(logits.detach().split(counts), deltas.detach().split(counts), regions)):
+        for index, (scores, moves, old) in enumerate(
+            zip(logits.detach().split(counts), deltas.detach().split(counts), regions)
+        ):
             boxes, _ = best_class_boxes(scores, self._predictor(stage - 1).boxes(old.boxes, moves))
             boxes = clip_boxes(boxes, batch.sizes[index])
             refined.append(
@@ -235,7 +259,9 @@ class RegionClassifier(Head):
         """What remains for the hardest ``count`` regions of each image."""
         counts = [len(r.boxes) for r in regions]
         kept, chosen = [], []
-        for score, moves, own, start in zip(logits.split(counts), deltas.split(counts), regions, accumulate([0, *counts])):
+        for score, moves, own, start in zip(
+            logits.split(counts), deltas.split(counts), regions, accumulate([0, *counts])
+        ):
             hardest = self._predictor(0).hardest(score, moves, own, count, loss=self.box_loss)
             chosen.append(hardest + start)
             kept.append(Regions(own.boxes[hardest], own.labels[hardest], own.matched[hardest]))
@@ -263,9 +289,14 @@ class RegionClassifier(Head):
             order = left.argsort(descending=True, stable=True)
             found, left, label = found[order], left[order], label[order]
         back = found.new_tensor([original_width / width, original_height / height] * 2)
-        return Detections((found * back).cpu().numpy(), left.cpu().numpy(), label.cpu().numpy(), class_names=self.classes)
+        return Detections(
+            (found * back).cpu().numpy(), left.cpu().numpy(), label.cpu().numpy(), class_names=self.classes
+        )
 
 
 def joined(batch: Batch, proposals: Sequence[Tensor]) -> Batch:
     """The batch with further proposals of each image, before its own."""
-    return replace(batch, proposals=tuple(torch.cat([more, own.to(more)]) for more, own in zip(proposals, batch.proposals)))
+    return replace(
+        batch,
+        proposals=tuple(torch.cat([more, own.to(more)]) for more, own in zip(proposals, batch.proposals)),
+    )

@@ -1,4 +1,6 @@
-"""From region proposals to one fixed-size feature map each: shared over the image (Fast R-CNN) or by warping (R-CNN)."""
+"""From region proposals to one fixed-size feature map each: shared over the image (Fast R-CNN) or by warping
+(R-CNN).
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ class RegionFeatures(nn.Module, ABC):
 class AlignedRegions(RegionFeatures):
     """RoIAlign (He et al. 2017, section 3) or RoIPool (Girshick 2015, section 2.1) of the image's features.
 
-    With several maps a region of side s = sqrt(w h) reads the one whose stride is 16 s / ``canonical``, rounded down to a power
-    of 2 and to what there is (Lin et al. 2017, "Feature pyramid networks", eq. 1, with 224 for ``canonical``).
+    With several maps a region of side s = sqrt(w h) reads the one whose stride is 16 s / ``canonical``,
+    rounded down to a power of 2 and to what there is (Lin et al. 2017, "Feature pyramid networks", eq. 1,
+    with 224 for ``canonical``).
 
     Args:
         trunk: what the maps look like.
@@ -45,7 +48,14 @@ class AlignedRegions(RegionFeatures):
     reads_image_features = True
 
     def __init__(
-        self, *, trunk: Trunk, strides: Sequence[int], size: int, reduce: int | None, canonical: int = 224, pool: bool = False
+        self,
+        *,
+        trunk: Trunk,
+        strides: Sequence[int],
+        size: int,
+        reduce: int | None,
+        canonical: int = 224,
+        pool: bool = False,
     ) -> None:
         super().__init__()
         require_strides("region_classifier", trunk, strides)
@@ -57,18 +67,25 @@ class AlignedRegions(RegionFeatures):
                 f"{', '.join(f'{c} at {s}' for s, c in widths.items())}; add a neck such as fpn, or set align.reduce"
             )
         self.channels = reduce or widths[self.strides[0]]
-        layers = [nn.Sequential(nn.Conv2d(width, reduce, 1), nn.ReLU()) if reduce else nn.Identity() for width in widths.values()]
+        layers = [
+            nn.Sequential(nn.Conv2d(width, reduce, 1), nn.ReLU()) if reduce else nn.Identity()
+            for width in widths.values()
+        ]
         self.reduce: nn.Module = layers[0] if len(layers) == 1 else nn.ModuleList(layers)
 
     def forward(self, features: Features, regions: Sequence[Tensor], encode: Encoder) -> Tensor:
         if len(self.strides) == 1:
-            return self._pooled(self.reduce(features.maps[self.strides[0]]), [r.float() for r in regions], self.strides[0])
+            return self._pooled(
+                self.reduce(features.maps[self.strides[0]]), [r.float() for r in regions], self.strides[0]
+            )
         counts = [len(r) for r in regions]
         boxes = torch.cat([r.float() for r in regions])
         image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(boxes)
         rois, level = torch.cat([image[:, None], boxes], dim=1), self.levels(boxes)
         pooled = boxes.new_zeros(len(boxes), self.channels, self.size, self.size)
-        for index, stride in enumerate(self.strides):  # also without a region, so that every layer stays in the graph
+        for index, stride in enumerate(
+            self.strides
+        ):  # also without a region, so that every layer stays in the graph
             mine = torch.nonzero(level == index).flatten()
             source = cast(nn.ModuleList, self.reduce)[index](features.maps[stride])
             pooled = pooled.index_copy(0, mine, self._pooled(source, rois[mine], stride))
@@ -89,17 +106,21 @@ class AlignedRegions(RegionFeatures):
                 return roi_pool(source.contiguous(), regions, self.size, 1 / stride)
             if source.device.type == "cpu" and not torch.is_grad_enabled() and not torch.jit.is_tracing():
                 if isinstance(regions, list):
-                    regions = torch.cat([nn.functional.pad(r, (1, 0), value=float(i)) for i, r in enumerate(regions)])
+                    regions = torch.cat(
+                        [nn.functional.pad(r, (1, 0), value=float(i)) for i, r in enumerate(regions)]
+                    )
                 return gather_roi_align(source, regions, size=self.size, stride=stride)
-            return roi_align(source.contiguous(), regions, self.size, 1 / stride, sampling_ratio=2, aligned=True)
+            return roi_align(
+                source.contiguous(), regions, self.size, 1 / stride, sampling_ratio=2, aligned=True
+            )
 
 
 class WarpedRegions(RegionFeatures):
-    """The original R-CNN (Girshick et al. 2014, appendix A): each region with some context is warped to a square and goes
-    through the trunk by itself.
+    """The original R-CNN (Girshick et al. 2014, appendix A): each region with some context is warped to a
+    square and goes through the trunk by itself.
 
-    The context is ``context`` pixels of the warped square on every side; what lies outside the picture is the mean colour
-    (0 after normalisation).
+    The context is ``context`` pixels of the warped square on every side; what lies outside the picture is the
+    mean colour (0 after normalisation).
 
     Args:
         trunk: what the maps look like; the deepest one is used.
@@ -115,7 +136,9 @@ class WarpedRegions(RegionFeatures):
         self.stride = max(trunk.channels)
         if crop % self.stride:
             smaller = crop // self.stride * self.stride
-            raise ValueError(f"crop must divide by the trunk's stride {self.stride}: use {smaller} or {smaller + self.stride}")
+            raise ValueError(
+                f"crop must divide by the trunk's stride {self.stride}: use {smaller} or {smaller + self.stride}"
+            )
         if not 0 <= 2 * context < crop:
             raise ValueError(f"context must be from 0 to less than half of crop ({crop}); received {context}")
         self.crop, self.context, self.chunk = crop, context, chunk
@@ -130,7 +153,10 @@ class WarpedRegions(RegionFeatures):
         if len(boxes) == 0:  # one crop through the trunk keeps every parameter in the graph
             return encode(images.new_zeros(1, 3, self.crop, self.crop)).maps[self.stride][:0].float()
         chunk = len(boxes) if self.training else self.chunk
-        parts = [self._encode(images, boxes[i : i + chunk], owner[i : i + chunk], encode) for i in range(0, len(boxes), chunk)]
+        parts = [
+            self._encode(images, boxes[i : i + chunk], owner[i : i + chunk], encode)
+            for i in range(0, len(boxes), chunk)
+        ]
         return torch.cat(parts)
 
     def _encode(self, images: Tensor, boxes: Tensor, owner: Tensor, encode: Encoder) -> Tensor:
@@ -151,7 +177,10 @@ class WarpedRegions(RegionFeatures):
             mine = owner == image
             if bool(mine.any()):
                 gx, gy = x[mine], y[mine]
-                grid = torch.stack([gx[:, None, :].expand(-1, self.crop, -1), gy[:, :, None].expand(-1, -1, self.crop)], dim=-1)
+                grid = torch.stack(
+                    [gx[:, None, :].expand(-1, self.crop, -1), gy[:, :, None].expand(-1, -1, self.crop)],
+                    dim=-1,
+                )
                 source = images[image : image + 1].expand(len(grid), -1, -1, -1)
                 crops.append(nn.functional.grid_sample(source, grid.to(source.dtype), align_corners=False))
         return torch.cat(crops)

@@ -1,4 +1,6 @@
-"""From a region's pooled features to its class and its box: the layers, the boxes they give, and what they are taught."""
+"""From a region's pooled features to its class and its box: the layers, the boxes they give, and what they
+are taught.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ from vistasks.registry import STRICT
 class BoxLoss:
     """How far a foreground region's box may lie from its object.
 
-    ``smooth_l1`` of the encoded deltas (Fast R-CNN, eq. 3), or of the decoded boxes ``giou`` (Rezatofighi et al. 2019) or
-    ``ciou`` (Zheng et al. 2020). The sum is taken over the foreground and divided by the number of all regions.
-    """
+    ``smooth_l1`` of the encoded deltas (Fast R-CNN, eq. 3), or of the decoded boxes ``giou`` (Rezatofighi et
+    al. 2019) or ``ciou`` (Zheng et al. 2020). The sum is taken over the foreground and divided by the number
+    of all regions."""
 
     kind: Literal["smooth_l1", "giou", "ciou"] = "smooth_l1"
     weight: NonNegativeFloat = 1.0
@@ -33,7 +35,8 @@ class BoxLoss:
 
 @checked_dataclass(frozen=True, config=STRICT)
 class Refine:
-    """Further stages, as in Cascade R-CNN (Cai and Vasconcelos 2018): each classifies and moves the boxes of the one before.
+    """Further stages, as in Cascade R-CNN (Cai and Vasconcelos 2018): each classifies and moves the boxes of
+    the one before.
 
     Attributes:
         foreground_iou: one stage for each entry: from which IoU on it takes a region as foreground.
@@ -56,9 +59,12 @@ class RegionPredictor(nn.Module):
         classes: K.
         dropout: after each layer.
         class_agnostic: one box for a region instead of one for each class.
-        ranks: of each layer, where it is to be the product of two smaller ones (see `vistasks.compress`).
-        regress_from: "hidden", or "pooled": the boxes come from the pooled features themselves (R-CNN, appendix C).
-        stage: 0 for the first; the later ones correct smaller errors, and so their deltas are scaled up (Cascade R-CNN, 3.3).
+        ranks: of each layer, where it is to be the product of two smaller ones (see
+            `vistasks.refining.compress`).
+        regress_from: "hidden", or "pooled": the boxes come from the pooled features themselves (R-CNN,
+            appendix C).
+        stage: 0 for the first; the later ones correct smaller errors, and so their deltas are scaled up
+            (Cascade R-CNN, 3.3).
     """
 
     def __init__(
@@ -75,7 +81,9 @@ class RegionPredictor(nn.Module):
     ) -> None:
         super().__init__()
         if ranks is not None and len(ranks) != len(hidden):
-            raise ValueError(f"ranks must be one for each of the {len(hidden)} hidden layers; received {len(ranks)}")
+            raise ValueError(
+                f"ranks must be one for each of the {len(hidden)} hidden layers; received {len(ranks)}"
+            )
         widths = [inputs, *hidden]
         wanted: Sequence[int | None] = ranks or [None] * len(hidden)
         linear = [_linear(a, b, rank) for (a, b), rank in zip(pairwise(widths), wanted)]
@@ -83,7 +91,9 @@ class RegionPredictor(nn.Module):
         self.fc = nn.Sequential(nn.Flatten(), *layers)
         self.classify = nn.Linear(widths[-1], classes + 1)
         self.from_pooled = regress_from == "pooled"
-        self.regress = nn.Linear(inputs if self.from_pooled else widths[-1], 4 * (1 if class_agnostic else classes))
+        self.regress = nn.Linear(
+            inputs if self.from_pooled else widths[-1], 4 * (1 if class_agnostic else classes)
+        )
         x, y, w, h = WEIGHTS
         self.scale = (x * (stage + 1), y * (stage + 1), w * (stage + 1), h * (stage + 1))
         for layer, deviation in ((self.classify, 0.01), (self.regress, 0.001)):  # Fast R-CNN, section 2.3
@@ -101,26 +111,45 @@ class RegionPredictor(nn.Module):
         return decode(regions, deltas, self.scale)
 
     def box_loss(
-        self, deltas: Tensor, regions: Tensor, matched: Tensor, labels: Tensor, *, background: int, loss: BoxLoss
+        self,
+        deltas: Tensor,
+        regions: Tensor,
+        matched: Tensor,
+        labels: Tensor,
+        *,
+        background: int,
+        loss: BoxLoss,
     ) -> Tensor:
-        """The `BoxLoss` of regions (R, 4) with deltas (R, K or 1, 4), whose objects are matched (R, 4) with labels (R,)."""
+        """The `BoxLoss` of regions (R, 4) with deltas (R, K or 1, 4), whose objects are matched (R, 4) with
+        labels (R,).
+        """
         foreground = torch.nonzero(labels < background).flatten()
         own = deltas[foreground, own_column(labels[foreground], deltas)]  # (F, 4)
         if loss.kind == "smooth_l1":
-            total = functional.smooth_l1_loss(own, encode(regions, matched, self.scale)[foreground], reduction="sum")
+            total = functional.smooth_l1_loss(
+                own, encode(regions, matched, self.scale)[foreground], reduction="sum"
+            )
         else:
             distance = generalized_box_iou_loss if loss.kind == "giou" else complete_box_iou_loss
-            total = distance(decode(regions[foreground], own, self.scale), matched[foreground].float(), reduction="sum")
+            total = distance(
+                decode(regions[foreground], own, self.scale), matched[foreground].float(), reduction="sum"
+            )
         return loss.weight * total / count_of_all(total.new_tensor(len(labels))).clamp(min=1)
 
     @torch.no_grad()
-    def hardest(self, logits: Tensor, deltas: Tensor, regions: Regions, count: int, *, loss: BoxLoss) -> Tensor:
-        """Which ``count`` of an image's regions have the greatest sum of both losses, with their logits and deltas."""
+    def hardest(
+        self, logits: Tensor, deltas: Tensor, regions: Regions, count: int, *, loss: BoxLoss
+    ) -> Tensor:
+        """Which ``count`` of an image's regions have the greatest sum of both losses, with their logits and
+        deltas.
+        """
         background = logits.shape[1] - 1
         column = own_column(regions.labels.clamp(max=background - 1), deltas)
         own = deltas[torch.arange(len(deltas), device=deltas.device), column]
         target = encode(regions.boxes, regions.matched, self.scale)
-        box = functional.smooth_l1_loss(own, target, reduction="none").sum(dim=1) * (regions.labels < background)
+        box = functional.smooth_l1_loss(own, target, reduction="none").sum(dim=1) * (
+            regions.labels < background
+        )
         total = functional.cross_entropy(logits, regions.labels, reduction="none") + loss.weight * box
         return total.topk(min(count, len(total))).indices
 
@@ -137,6 +166,8 @@ def own_column(labels: Tensor, deltas: Tensor) -> Tensor:
 
 
 def best_class_boxes(scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each region the box (R, 4) and the number (R,) of its likeliest class, from scores (R, K + 1), boxes (R, K or 1, 4)."""
+    """Of each region the box (R, 4) and the number (R,) of its likeliest class, from scores (R, K + 1), boxes
+    (R, K or 1, 4).
+    """
     label = scores[:, :-1].argmax(dim=1)
     return boxes[torch.arange(len(boxes), device=boxes.device), own_column(label, boxes)], label

@@ -1,4 +1,6 @@
-"""Proposals that are learnt: the region proposal network of Faster R-CNN (Ren et al. 2015, section 3.1) on the shared trunk."""
+"""Proposals that are learnt: the region proposal network of Faster R-CNN (Ren et al. 2015, section 3.1) on
+the shared trunk.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,16 @@ UNIT = (1.0, 1.0, 1.0, 1.0)  # anchors' deltas are not scaled
 
 @checked_dataclass(frozen=True, config=STRICT)
 class Rpn:
-    """A region proposal network; the defaults are Faster R-CNN's and, of the anchors, those of the pyramid paper.
+    """A region proposal network; the defaults are Faster R-CNN's and, of the anchors, those of the pyramid
+    paper.
 
     Attributes:
         stride: the maps on which anchors stand; all with one number of channels.
         scales: sides of the anchors, of equal area, in strides: 8 is a side of 64 pixels at stride 8.
         ratios: height / width.
         per_image: anchors learnt from in an image, at most half of them foreground.
-        foreground_iou, background_iou: an anchor with at least, or with less than this IoU; between them it is not used. The
-            best anchors of each object are foreground in any case.
+        foreground_iou, background_iou: an anchor with at least, or with less than this IoU; between them it
+            is not used. The best anchors of each object are foreground in any case.
         before_nms: the best anchors of each map that are decoded.
         nms: IoU from which on the worse of two proposals is dropped.
         keep: proposals of an image.
@@ -51,7 +54,9 @@ class Rpn:
 
 
 class Judged(NamedTuple):
-    """The anchors of each map: objectness logits (N, A_s), deltas (N, A_s, 4), anchors (A_s, 4) in pixels; float32."""
+    """The anchors of each map: objectness logits (N, A_s), deltas (N, A_s, 4), anchors (A_s, 4) in pixels;
+    float32.
+    """
 
     logits: list[Tensor]
     deltas: list[Tensor]
@@ -73,7 +78,9 @@ class RegionProposals(nn.Module):
         widths = {trunk.channels[stride] for stride in self.strides}
         if len(widths) > 1:
             have = ", ".join(f"{trunk.channels[s]} at {s}" for s in self.strides)
-            raise TrunkMismatch(f"rpn needs maps of one number of channels, but those of '{trunk.name}' have {have}; add a neck")
+            raise TrunkMismatch(
+                f"rpn needs maps of one number of channels, but those of '{trunk.name}' have {have}; add a neck"
+            )
         channels, anchors = widths.pop(), len(options.scales) * len(options.ratios)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness, self.deltas = nn.Conv2d(channels, anchors, 1), nn.Conv2d(channels, 4 * anchors, 1)
@@ -87,7 +94,9 @@ class RegionProposals(nn.Module):
         for stride in self.strides:
             hidden = self.conv(features.maps[stride]).relu()
             height, width = hidden.shape[2:]
-            logits.append(self.objectness(hidden).float().permute(0, 2, 3, 1).flatten(1))  # (N, A, H, W) -> (N, H*W*A)
+            logits.append(
+                self.objectness(hidden).float().permute(0, 2, 3, 1).flatten(1)
+            )  # (N, A, H, W) -> (N, H*W*A)
             deltas.append(self.deltas(hidden).float().permute(0, 2, 3, 1).reshape(len(hidden), -1, 4))
             anchors.append(self.anchors(stride, height, width).to(hidden.device))
         return Judged(logits, deltas, anchors)
@@ -98,7 +107,9 @@ class RegionProposals(nn.Module):
         w = (stride * scales[:, None] / ratios.sqrt()[None]).flatten()
         h = (stride * scales[:, None] * ratios.sqrt()[None]).flatten()
         shapes = torch.stack([-w, -h, w, h], dim=1) / 2
-        y, x = torch.meshgrid((torch.arange(height) + 0.5) * stride, (torch.arange(width) + 0.5) * stride, indexing="ij")
+        y, x = torch.meshgrid(
+            (torch.arange(height) + 0.5) * stride, (torch.arange(width) + 0.5) * stride, indexing="ij"
+        )
         centres = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
         return (centres + shapes).view(-1, 4)
 
@@ -120,8 +131,14 @@ class RegionProposals(nn.Module):
         return found
 
     def loss(self, judged: Judged, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross-entropy and smooth L1 (beta 1/9) over the drawn anchors' number (Ren et al., eq. 1)."""
-        logit, delta, anchor = torch.cat(judged.logits, dim=1), torch.cat(judged.deltas, dim=1), torch.cat(judged.anchors)
+        """Binary cross-entropy and smooth L1 (beta 1/9) over the drawn anchors' number (Ren et al., eq.
+        1).
+        """
+        logit, delta, anchor = (
+            torch.cat(judged.logits, dim=1),
+            torch.cat(judged.deltas, dim=1),
+            torch.cat(judged.anchors),
+        )
         objectness, box, count = logit.sum() * 0, delta.sum() * 0, 0
         for index in range(len(batch)):
             positive, negative, match = self._drawn(anchor, batch, index)
@@ -129,10 +146,14 @@ class RegionProposals(nn.Module):
             count += len(drawn)
             wanted = torch.zeros(len(drawn), device=anchor.device)
             wanted[: len(positive)] = 1
-            objectness = objectness + functional.binary_cross_entropy_with_logits(logit[index, drawn], wanted, reduction="sum")
+            objectness = objectness + functional.binary_cross_entropy_with_logits(
+                logit[index, drawn], wanted, reduction="sum"
+            )
             if len(positive):
                 target = encode(anchor[positive], batch.boxes[index][match], UNIT)
-                box = box + functional.smooth_l1_loss(delta[index, positive], target, beta=1 / 9, reduction="sum")
+                box = box + functional.smooth_l1_loss(
+                    delta[index, positive], target, beta=1 / 9, reduction="sum"
+                )
         weight = self.options.loss_weight / count_of_all(objectness.new_tensor(count)).clamp(min=1)
         return {"rpn_objectness": objectness * weight, "rpn_box": box * weight}
 
@@ -142,12 +163,17 @@ class RegionProposals(nn.Module):
         known, objects = batch.detection_labelled[index], batch.boxes[index]
         if not bool(known.any()):
             return nothing, nothing, nothing
-        best, match = anchors.new_zeros(len(anchors)), torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+        best, match = (
+            anchors.new_zeros(len(anchors)),
+            torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device),
+        )
         foreground = torch.zeros_like(best, dtype=torch.bool)
         if len(objects):
             overlap = box_iou(anchors, objects)
             best, match = overlap.max(dim=1)
-            foreground = (best >= options.foreground_iou) | ((overlap == overlap.amax(dim=0)) & (overlap > 0)).any(dim=1)
+            foreground = (best >= options.foreground_iou) | (
+                (overlap == overlap.amax(dim=0)) & (overlap > 0)
+            ).any(dim=1)
         in_ignored = (box_iof(anchors, batch.ignored[index]) >= 0.5).any(dim=1)
         # where some classes are not labelled, nothing is known to be background
         background = (best < options.background_iou) & ~foreground & ~in_ignored & known.all()

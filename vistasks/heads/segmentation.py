@@ -1,4 +1,6 @@
-"""What the segmentation heads share: the masked pixel losses and the way back to the original picture's size."""
+"""What the segmentation heads share: the masked pixel losses and the way back to the original picture's
+size.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vistasks.class_weights import Balance, ClassWeights, weight_tensor
 from vistasks.heads.head import Head, Trunk, require_strides
 from vistasks.heads.layers import conv_norm
 from vistasks.heads.test_time import TestTime
+from vistasks.loading.class_weights import Balance, ClassWeights, weight_tensor
 from vistasks.losses.classification import partial_cross_entropy
 from vistasks.losses.segmentation import PixelLoss, pixel_losses
 from vistasks.registry import STRICT
@@ -24,7 +26,8 @@ from vistasks.types import IGNORE_INDEX, Batch, Encoder, Features, SegmentationM
 
 @checked_dataclass(frozen=True, config=STRICT)
 class Auxiliary:
-    """A second, small classifier on the trunk's map at ``stride``, in training alone (PSPNet, Zhao et al. 2017, section 3.2).
+    """A second, small classifier on the trunk's map at ``stride``, in training alone (PSPNet, Zhao et al.
+    2017, section 3.2).
 
     Its cross-entropy counts ``weight`` times; ``channels`` is its width.
     """
@@ -39,10 +42,11 @@ class SegmentationHead(Head):
     """A head that gives one logit per class and pixel.
 
     Args:
-        classes: the class names; a class called "background" stands for "none of the others" where an image does not label
-            every class.
-        class_weights: factor of each class in cross-entropy, focal loss and OHEM: by name (1 where not named), a list in the
-            order of the classes, or the name of a rule of `vistasks.class_weights` that training works out from its data.
+        classes: the class names; a class called "background" stands for "none of the others" where an image
+            does not label every class.
+        class_weights: factor of each class in cross-entropy, focal loss and OHEM: by name (1 where not
+            named), a list in the order of the classes, or the name of a rule of
+            `vistasks.loading.class_weights` that training works out from its data.
         loss: which losses, by their factors.
         auxiliary: a second classifier to train the trunk by.
         trunk: what the maps look like; only ``auxiliary`` reads it here.
@@ -84,7 +88,7 @@ class SegmentationHead(Head):
         if self.unresolved is not None:
             raise ValueError(
                 f"class_weights: '{self.unresolved}' is worked out from the training data, which `vistasks train` does; "
-                "in a loop of your own call vistasks.class_weights.resolved_config(config, data) before build_model"
+                "in a loop of your own call vistasks.loading.class_weights.resolved_config(config, data) before build_model"
             )
         height, width = batch.images.shape[-2:]
         logits = self(features, (height, width)).float()
@@ -100,10 +104,14 @@ class SegmentationHead(Head):
             options=self.pixel_loss,
         )
         if self.auxiliary is not None:
-            terms["auxiliary"] = self._auxiliary_loss(self.auxiliary, features, target, batch.segmentation_labelled)
+            terms["auxiliary"] = self._auxiliary_loss(
+                self.auxiliary, features, target, batch.segmentation_labelled
+            )
         return terms
 
-    def _auxiliary_loss(self, layers: nn.Module, features: Features, target: Tensor, labelled: Tensor) -> Tensor:
+    def _auxiliary_loss(
+        self, layers: nn.Module, features: Features, target: Tensor, labelled: Tensor
+    ) -> Tensor:
         """Cross-entropy at the map's own resolution, against the pixel in the middle of each cell."""
         stride, middle = self.auxiliary_stride, self.auxiliary_stride // 2
         logits = layers(features.maps[stride]).float()
@@ -117,20 +125,27 @@ class SegmentationHead(Head):
         return loss * self.auxiliary_weight
 
     def slide(self, test_time: TestTime | None, *, divisor: int) -> None:
-        """Go through large pictures window by window, if ``test_time`` has windows; None: every picture in one piece.
+        """Go through large pictures window by window, if ``test_time`` has windows; None: every picture in
+        one piece.
 
-        ``divisor``: the network takes sides that divide by it. With windows the head asks for no features of whole images.
-        """
+        ``divisor``: the network takes sides that divide by it. With windows the head asks for no features of
+        whole images."""
         slides = test_time is not None and test_time.window is not None
         self._windows = (test_time, divisor) if test_time is not None and slides else None
         self.reads_image_features = not slides
 
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> list[SegmentationMap]:
-        found = self._logits(features, batch) if self._windows is None else self.probabilities(features, batch, encode)
+        found = (
+            self._logits(features, batch)
+            if self._windows is None
+            else self.probabilities(features, batch, encode)
+        )
         return [class_map(one, original, self.classes) for one, original in zip(found, batch.original_sizes)]
 
     def probabilities(self, features: Features, batch: Batch, encode: Encoder) -> Iterator[Tensor]:
-        """Class probabilities (1, S, h, w) of each image without its padding, at the resolution that the network sees it in."""
+        """Class probabilities (1, S, h, w) of each image without its padding, at the resolution that the
+        network sees it in.
+        """
         if self._windows is None:
             yield from (one.softmax(dim=1) for one in self._logits(features, batch))
             return
@@ -142,7 +157,9 @@ class SegmentationHead(Head):
             return self(encode(images), (images.shape[2], images.shape[3]))
 
         for index, (h, w) in enumerate(batch.sizes):
-            yield test_time.window_probabilities(features.images[index : index + 1, :, :h, :w], scores, divisor)
+            yield test_time.window_probabilities(
+                features.images[index : index + 1, :, :h, :w], scores, divisor
+            )
 
     def _logits(self, features: Features, batch: Batch) -> Iterator[Tensor]:
         """(1, S, h, w) of each image without its padding."""
@@ -152,7 +169,9 @@ class SegmentationHead(Head):
 
 
 def class_map(scores: Tensor, size: tuple[int, int], classes: tuple[str, ...]) -> SegmentationMap:
-    """The best class of each pixel of a picture of ``size`` (H, W), from scores (1, S, h, w) of another resolution."""
+    """The best class of each pixel of a picture of ``size`` (H, W), from scores (1, S, h, w) of another
+    resolution.
+    """
     if tuple(scores.shape[2:]) != size:
         scores = functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
     return SegmentationMap(scores[0].argmax(dim=0).to(torch.uint8).cpu().numpy(), classes)

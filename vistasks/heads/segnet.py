@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vistasks.class_weights import ClassWeights
 from vistasks.heads.head import Trunk, TrunkMismatch
 from vistasks.heads.segmentation import Auxiliary, SegmentationHead
+from vistasks.loading.class_weights import ClassWeights
 from vistasks.losses.segmentation import PixelLoss
 from vistasks.registry import HEADS
 from vistasks.types import Features
@@ -24,13 +24,15 @@ def _stage(channels: int, out: int, convs: int, kernel: int, relu: bool) -> nn.S
 
 @HEADS.register("segnet")
 class SegNet(SegmentationHead):
-    """The encoder mirrored: each pooling is undone by its indices, then as many convolutions as the encoder's stage had.
+    """The encoder mirrored: each pooling is undone by its indices, then as many convolutions as the encoder's
+    stage had.
 
     Args:
         trunk: must publish pooling indices (VGG, LeNet-5, segnet_basic).
         classes: the class names.
         relu: of the decoder; SegNet-Basic has none (section 3.1).
-        class_weights, loss, auxiliary: see `SegmentationHead`; the paper balances by median frequency (section 3.1).
+        class_weights, loss, auxiliary: see `SegmentationHead`; the paper balances by median frequency
+            (section 3.1).
     """
 
     needs_pooling = True
@@ -47,7 +49,9 @@ class SegNet(SegmentationHead):
     ) -> None:
         super().__init__(classes, class_weights, loss=loss, auxiliary=auxiliary, trunk=trunk)
         if not trunk.pooling:
-            raise TrunkMismatch(f"segnet unpools by the encoder's pooling indices, and the trunk '{trunk.name}' publishes none")
+            raise TrunkMismatch(
+                f"segnet unpools by the encoder's pooling indices, and the trunk '{trunk.name}' publishes none"
+            )
         self.strides = sorted(trunk.pooling, reverse=True)
         stages = []
         for index, stride in enumerate(self.strides):

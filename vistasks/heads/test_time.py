@@ -43,12 +43,16 @@ class View:
         return maps if tuple(maps.shape[-2:]) == size else upsample(maps, size)
 
     def apply_boxes(self, boxes: Tensor, size: tuple[int, int], seen: tuple[int, int]) -> Tensor:
-        """Boxes (P, 4) of a picture of ``size`` (H, W) where they are in this view of it, which has the size ``seen``."""
+        """Boxes (P, 4) of a picture of ``size`` (H, W) where they are in this view of it, which has the size
+        ``seen``.
+        """
         boxes = scale_boxes(boxes, size, seen)
         return _mirrored(boxes, seen[1]) if self.flip else boxes
 
     def undo_boxes(self, boxes: np.ndarray, width: int) -> np.ndarray:
-        """Boxes (D, 4) of this view, already in pixels of the picture, which is so wide, where they are in the picture itself."""
+        """Boxes (D, 4) of this view, already in pixels of the picture, which is so wide, where they are in
+        the picture itself.
+        """
         return _mirrored(boxes, width) if self.flip else boxes
 
 
@@ -66,7 +70,8 @@ class TestTime:
     Attributes:
         scales: besides 1.
         flip: every view also mirrored.
-        window: side in pixels of square windows; a view larger than that goes through the network window by window.
+        window: side in pixels of square windows; a view larger than that goes through the network window by
+            window.
         overlap: part of a window, 0 up to .9, that its neighbour sees as well.
         fusion: how the views' boxes become one set.
     """
@@ -82,11 +87,15 @@ class TestTime:
     def __post_init__(self) -> None:
         wrong = [scale for scale in self.scales if not 0.1 <= scale <= 10]
         if wrong:
-            raise ValueError(f"scales of test-time averaging are from 0.1 to 10; received {', '.join(map(str, wrong))}")
+            raise ValueError(
+                f"scales of test-time averaging are from 0.1 to 10; received {', '.join(map(str, wrong))}"
+            )
         if self.window is not None and self.window < 32:
             raise ValueError(f"the window's side must be at least 32 pixels; received {self.window}")
         if not 0 <= self.overlap <= 0.9:
-            raise ValueError(f"the windows' overlap must be from 0 to 0.9 of their side; received {self.overlap}")
+            raise ValueError(
+                f"the windows' overlap must be from 0 to 0.9 of their side; received {self.overlap}"
+            )
 
     @property
     def views(self) -> list[View]:
@@ -108,7 +117,9 @@ class TestTime:
             for left in _starts(width, side, self.overlap):
                 rows, columns = slice(top, min(top + side, height)), slice(left, min(left + side, width))
                 cut = images[..., rows, columns]
-                found = scores(padded(cut, divisor))[..., : cut.shape[2], : cut.shape[3]].float().softmax(dim=1)
+                found = (
+                    scores(padded(cut, divisor))[..., : cut.shape[2], : cut.shape[3]].float().softmax(dim=1)
+                )
                 if total.ndim == 0:
                     total = found.new_zeros(*found.shape[:2], height, width)
                 total[..., rows, columns] += found
@@ -117,7 +128,9 @@ class TestTime:
 
 
 def _starts(length: int, side: int, overlap: float) -> Iterator[int]:
-    """Where windows of ``side`` begin so that they cover ``length`` evenly, each sharing at least ``overlap`` with the next."""
+    """Where windows of ``side`` begin so that they cover ``length`` evenly, each sharing at least ``overlap``
+    with the next.
+    """
     if length <= side:
         yield 0
         return
@@ -127,7 +140,9 @@ def _starts(length: int, side: int, overlap: float) -> Iterator[int]:
 
 
 def padded(images: Tensor, divisor: int) -> Tensor:
-    """Images (N, C, H, W) of any size, for the network: their last column and row go on to the right and below."""
+    """Images (N, C, H, W) of any size, for the network: their last column and row go on to the right and
+    below.
+    """
     height, width = images.shape[-2:]
     right, below = -width % divisor, -height % divisor
     images = functional.pad(images, (0, right, 0, below), mode="replicate") if right or below else images
@@ -135,9 +150,14 @@ def padded(images: Tensor, divisor: int) -> Tensor:
 
 
 def parse_views(
-    text: str, *, window: int | None = None, overlap: float = 0.25, fusion: BoxFusion = BoxFusion()  # noqa: B008 - frozen
+    text: str,
+    *,
+    window: int | None = None,
+    overlap: float = 0.25,
+    fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
 ) -> TestTime:
-    """``flip,0.75,1.25`` -> the `TestTime` that looks at those scales and 1, each also mirrored; "" for the plain picture.
+    """``flip,0.75,1.25`` -> the `TestTime` that looks at those scales and 1, each also mirrored; "" for the
+    plain picture.
 
     A ``ValueError`` names what is neither ``flip`` nor a number.
     """
@@ -149,5 +169,7 @@ def parse_views(
         try:
             scales.append(float(part))
         except ValueError:
-            raise ValueError(f"test-time averaging takes 'flip' and scales, such as flip,0.75,1.25; received '{part}'") from None
+            raise ValueError(
+                f"test-time averaging takes 'flip' and scales, such as flip,0.75,1.25; received '{part}'"
+            ) from None
     return TestTime(scales=tuple(scales), flip=flip, window=window, overlap=overlap, fusion=fusion)

@@ -1,4 +1,6 @@
-"""The pictures of ``vistasks inspect``, drawn without pyplot, so that no display or global state is touched."""
+"""The pictures of ``vistasks inspect``, drawn without pyplot, so that no display or global state is
+touched.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vistasks.atomic import replacing
+from vistasks.system.atomic import replacing
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
@@ -53,7 +55,9 @@ def save_sheets(path: Path, sheets: Mapping[str, np.ndarray], title: str) -> Non
     figure = _figure(11.5, sum(heights) + 0.5, title)
     panels = figure.subplots(len(sheets), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, (name, sheet) in zip(panels, sheets.items()):
-        axes.imshow(sheet, cmap="viridis" if sheet.ndim == 2 else None, vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(
+            sheet, cmap="viridis" if sheet.ndim == 2 else None, vmin=0, vmax=1, interpolation="nearest"
+        )
         axes.set_title(name, fontsize="medium")
         axes.axis("off")
     _save(figure, path)
@@ -69,7 +73,9 @@ def save_heat(
     point: tuple[int, int] | None = None,
     unit: str = "",
 ) -> None:
-    """The picture, and the picture under a heat map of its size; a box x1, y1, x2, y2 and a point x, y where given."""
+    """The picture, and the picture under a heat map of its size; a box x1, y1, x2, y2 and a point x, y where
+    given.
+    """
     height, width = image.shape[:2]
     figure = _figure(11, 5.5 * height / width + 0.6, title)
     panels = figure.subplots(1, 2)
@@ -78,15 +84,25 @@ def save_heat(
         axes.axis("off")
         if box is not None:
             corner = (box[0], box[1])
-            axes.add_patch(Rectangle(corner, box[2] - box[0], box[3] - box[1], fill=False, edgecolor="white", linewidth=2))
+            axes.add_patch(
+                Rectangle(
+                    corner, box[2] - box[0], box[3] - box[1], fill=False, edgecolor="white", linewidth=2
+                )
+            )
         if point is not None:
-            axes.plot(*point, "o", markersize=9, markerfacecolor="none", markeredgecolor="white", markeredgewidth=2)
-    shown = panels[1].imshow(heat, cmap="inferno", alpha=0.6, extent=(0, width, height, 0), interpolation="bilinear")
+            axes.plot(
+                *point, "o", markersize=9, markerfacecolor="none", markeredgecolor="white", markeredgewidth=2
+            )
+    shown = panels[1].imshow(
+        heat, cmap="inferno", alpha=0.6, extent=(0, width, height, 0), interpolation="bilinear"
+    )
     figure.colorbar(shown, ax=panels[1], shrink=0.8, label=unit)
     _save(figure, path)
 
 
-def save_scatter(path: Path, clouds: Mapping[str, np.ndarray], labels: Sequence[str], colours: Mapping[str, Any]) -> None:
+def save_scatter(
+    path: Path, clouds: Mapping[str, np.ndarray], labels: Sequence[str], colours: Mapping[str, Any]
+) -> None:
     """Point clouds (N, 2) side by side, coloured by the N labels."""
     figure = _figure(6 * len(clouds), 5.5, "features of the regions, coloured by the likeliest class")
     names = np.array(labels)
@@ -94,7 +110,9 @@ def save_scatter(path: Path, clouds: Mapping[str, np.ndarray], labels: Sequence[
         for name in dict.fromkeys(labels):
             mine = points[names == name]
             colour = np.array(colours.get(name, (170, 170, 170))) / 255
-            axes.scatter(mine[:, 0], mine[:, 1], s=14, color=colour, label=f"{name} ({len(mine)})", linewidths=0)
+            axes.scatter(
+                mine[:, 0], mine[:, 1], s=14, color=colour, label=f"{name} ({len(mine)})", linewidths=0
+            )
         axes.set(title=title, xticks=[], yticks=[])
         axes.legend(fontsize="small")
     _save(figure, path)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vistasks.atomic import write_text
 from vistasks.build import build_model
-from vistasks.checkpoint import LoadedModel
 from vistasks.drawing.palette import model_colours
+from vistasks.inference.loaded import LoadedModel
 from vistasks.inspection import figures
 from vistasks.inspection.gradcam import Score, class_score, detection_score, grad_cam, occlusion, pixel_score
+from vistasks.system.atomic import write_text
 from vistasks.types import Batch, Detections, SegmentationMap
 
 LEAST_REGIONS, MOST_REGIONS, CHANNELS = 4, 400, 16
@@ -46,14 +46,17 @@ class Inspection:
         output.mkdir(parents=True, exist_ok=True)
 
     def filters(self) -> None:
-        """filters.png: the first convolution's filters as the training started, as it ended, and the difference.
+        """filters.png: the first convolution's filters as the training started, as it ended, and the
+        difference.
 
         Each filter has its own range of colours, so that a small change shows too.
         """
         after = _first_convolution(self.model).weight.detach().cpu()
         try:
             torch.manual_seed(self.loaded.config.seed)  # as the training did
-            before = _first_convolution(build_model(self.loaded.config.model, self.loaded.classes)).weight.detach()
+            before = _first_convolution(
+                build_model(self.loaded.config.model, self.loaded.classes)
+            ).weight.detach()
         except (ValueError, OSError, ImportError) as error:
             self.facts["filters_before"] = f"not shown: {error}"
             before = None
@@ -63,7 +66,9 @@ class Inspection:
             self.facts["filters"] = {"of": f"changed by {changed:.0%} of their size", "changed": changed}
             sheets = {"before training": _filter_sheet(before), **sheets}
             if changed:
-                sheets[f"what training has changed ({changed:.0%} of their size)"] = _filter_sheet(after - before)
+                sheets[f"what training has changed ({changed:.0%} of their size)"] = _filter_sheet(
+                    after - before
+                )
         figures.save_sheets(self.output / "filters.png", sheets, "filters of the first convolution")
 
     def features(self) -> None:
@@ -83,11 +88,15 @@ class Inspection:
         figures.save_sheets(self.output / "features.png", sheets, "feature maps of the trunk by depth")
 
     def detection(self, number: int, *, cells: int) -> None:
-        """gradcam_detection.png, occlusion_detection.png, roi.png of a detection, 0 the best; a ValueError if it is not there."""
+        """gradcam_detection.png, occlusion_detection.png, roi.png of a detection, 0 the best; a ValueError if
+        it is not there.
+        """
         found = self.detections
         if found is None or not 0 <= number < len(found):
             count = 0 if found is None else len(found)
-            raise ValueError(f"--detection {number}: the model finds {count} objects in this picture, counted from 0")
+            raise ValueError(
+                f"--detection {number}: the model finds {count} objects in this picture, counted from 0"
+            )
         box, label = found.boxes[number] * self.scale, int(found.labels[number])
         region = torch.from_numpy(box).to(self.loaded.device)
         score = detection_score(self.model, self.batch, region, label)
@@ -95,35 +104,58 @@ class Inspection:
         head: Any = self.model.heads["detection"]
         self._explain("detection", score, title, box=box, cells=cells, crops=not head.reads_image_features)
         with torch.no_grad():
-            pooled = head.regions(self.model.features(self.batch), [region[None]], self.model.encode)[0].float().cpu()
+            pooled = (
+                head.regions(self.model.features(self.batch), [region[None]], self.model.encode)[0]
+                .float()
+                .cpu()
+            )
         best = pooled.flatten(1).mean(dim=1).topk(min(CHANNELS, len(pooled))).indices
         x1, y1, x2, y2 = np.clip(np.round(box).astype(int), 0, None)
         crop = self.small[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] / np.float32(255)
-        title = f"the {CHANNELS} strongest of {len(pooled)} channels, each {pooled.shape[1]}x{pooled.shape[2]}"
+        title = (
+            f"the {CHANNELS} strongest of {len(pooled)} channels, each {pooled.shape[1]}x{pooled.shape[2]}"
+        )
         aside = max(0, 4 * crop.shape[0] - crop.shape[1]) // 2  # or the region would fill the page
         crop = np.pad(crop, ((0, 0), (aside, aside), (0, 0)), constant_values=1)
         sheets = {"the region": crop, title: figures.tiled(pooled[best].numpy(), 8)}
-        figures.save_sheets(self.output / "roi.png", sheets, f"the region's pooled feature: {found.names[number]}")
+        figures.save_sheets(
+            self.output / "roi.png", sheets, f"the region's pooled feature: {found.names[number]}"
+        )
 
     def class_of_map(self, name: str | None, *, cells: int) -> None:
-        """gradcam_class.png and occlusion_class.png; None takes the class with most pixels besides the background."""
+        """gradcam_class.png and occlusion_class.png; None takes the class with most pixels besides the
+        background.
+        """
         present = self._map()
         counts = np.bincount(present.labels.ravel(), minlength=len(present.names))
         if name is None:
-            ranked = [present.names[i] for i in np.argsort(-counts) if counts[i] and present.names[i] != "background"]
+            ranked = [
+                present.names[i]
+                for i in np.argsort(-counts)
+                if counts[i] and present.names[i] != "background"
+            ]
             name = ranked[0] if ranked else present.names[int(counts.argmax())]
         if name not in present.names:
             raise ValueError(f"--class {name}: the class map's classes are {', '.join(present.names)}")
         label = present.names.index(name)
         share = counts[label] / counts.sum()
-        self._explain("class", class_score(self.model, self.batch, label), f"{name} ({share:.0%} of the map)", cells=cells)
+        self._explain(
+            "class",
+            class_score(self.model, self.batch, label),
+            f"{name} ({share:.0%} of the map)",
+            cells=cells,
+        )
 
     def pixel(self, at: tuple[int, int] | None) -> None:
-        """gradcam_pixel.png of a pixel x, y of the picture; None: the middle of the largest object's pixels."""
+        """gradcam_pixel.png of a pixel x, y of the picture; None: the middle of the largest object's
+        pixels.
+        """
         found = self._map()
         height, width = found.labels.shape
         if at is None:
-            objects = found.labels != (found.names.index("background") if "background" in found.names else 255)
+            objects = found.labels != (
+                found.names.index("background") if "background" in found.names else 255
+            )
             chosen = objects if objects.any() else np.ones_like(objects)
             inside = cv2.distanceTransform(np.pad(chosen, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
             row, column = np.unravel_index(int(inside.argmax()), inside.shape)
@@ -137,11 +169,15 @@ class Inspection:
         self._explain("pixel", score, f"{found.names[label]} at {x}, {y}", point=scaled, cells=0)
 
     def regions(self) -> None:
-        """regions.png: the features of the proposals by PCA and, where scikit-learn is installed, by t-SNE."""
+        """regions.png: the features of the proposals by PCA and, where scikit-learn is installed, by
+        t-SNE.
+        """
         head: Any = self.model.heads["detection"]
         with torch.no_grad():
             features = self.model.features(self.batch)
-            proposals = head.proposals(features, self.batch)[0][:MOST_REGIONS]  # an rpn's are not in the batch
+            proposals = head.proposals(features, self.batch)[0][
+                :MOST_REGIONS
+            ]  # an rpn's are not in the batch
             if len(proposals) < LEAST_REGIONS:
                 self.facts["regions"] = f"not shown: {len(proposals)} proposals are too few"
                 return
@@ -158,7 +194,9 @@ class Inspection:
         try:
             from sklearn.manifold import TSNE
 
-            clouds["t-SNE"] = TSNE(perplexity=min(30.0, (len(values) - 1) / 3), random_state=0, init="pca").fit_transform(values)
+            clouds["t-SNE"] = TSNE(
+                perplexity=min(30.0, (len(values) - 1) / 3), random_state=0, init="pca"
+            ).fit_transform(values)
         except ImportError:
             self.facts["tsne"] = "not shown: it needs scikit-learn (pip install scikit-learn)"
         colours = model_colours(self.loaded.classes)
@@ -199,7 +237,9 @@ class Inspection:
             falls = occlusion(self.model, self.batch, score, cells=cells)
             self.facts[name]["largest_fall"] = round(float(falls.max()), 4)
             target = self.output / f"occlusion_{name}.png"
-            figures.save_heat(target, self.small, falls, f"occlusion: {title}", box=box, unit="fall of the logit")
+            figures.save_heat(
+                target, self.small, falls, f"occlusion: {title}", box=box, unit="fall of the logit"
+            )
 
 
 def inspect(

@@ -14,7 +14,9 @@ aten = torch.ops.aten
 
 
 class Field(NamedTuple):
-    """``size``: pixels of the input, a side, that a cell can see; ``jump``: pixels between neighbouring cells."""
+    """``size``: pixels of the input, a side, that a cell can see; ``jump``: pixels between neighbouring
+    cells.
+    """
 
     size: float
     jump: float
@@ -23,9 +25,9 @@ class Field(NamedTuple):
 class ReceptiveFields(TorchDispatchMode):
     """While it is open, `of` says what each tensor that comes from the watched input can see.
 
-    A window of F cells adds (F - 1) dilation x jump (Araujo, Norris and Sim 2019, "Computing receptive fields of convolutional
-    neural networks", eq. 2); its stride multiplies the jump. Where paths meet, the larger field counts. Along the width only.
-    """
+    A window of F cells adds (F - 1) dilation x jump (Araujo, Norris and Sim 2019, "Computing receptive fields
+    of convolutional neural networks", eq. 2); its stride multiplies the jump. Where paths meet, the larger
+    field counts. Along the width only."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
@@ -65,7 +67,9 @@ def _after(func: Any, args: Sequence[Any], before: Field) -> Field:
         _, weight, _, stride, _, dilation, transposed, *_ = args
         if transposed:
             # a cell reads ceil(F / S) cells of the coarser map
-            return Field(before.size + (-(-weight.shape[-1] // stride[-1]) - 1) * before.jump, before.jump / stride[-1])
+            return Field(
+                before.size + (-(-weight.shape[-1] // stride[-1]) - 1) * before.jump, before.jump / stride[-1]
+            )
         return _window(before, weight.shape[-1], stride[-1], dilation[-1])
     if name in (aten.max_pool2d_with_indices, aten.avg_pool2d):
         kernel = args[1]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vistasks.batching import collate, to_device
 from vistasks.inspection.receptive_field import ReceptiveFields
+from vistasks.loading.batching import collate, to_device
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
 
@@ -22,7 +22,9 @@ MIB = 1 << 20
 
 @dataclass
 class Layer:
-    """One call of one layer. Sizes are height x width x channels, or numbers for vectors; windows along the width."""
+    """One call of one layer. Sizes are height x width x channels, or numbers for vectors; windows along the
+    width.
+    """
 
     name: str
     kind: str
@@ -55,8 +57,11 @@ class _Strides(Mapping[int, Tensor]):
         return len(self.maps)
 
 
-def summarise(model: MultiTaskModel, classes: ClassNames, size: tuple[int, int], *, proposals: int = 300) -> dict[str, Any]:
-    """The layers in order of their calls, the totals of trunk, neck and heads, and the strides that each head reads; for JSON.
+def summarise(
+    model: MultiTaskModel, classes: ClassNames, size: tuple[int, int], *, proposals: int = 300
+) -> dict[str, Any]:
+    """The layers in order of their calls, the totals of trunk, neck and heads, and the strides that each head
+    reads; for JSON.
 
     Args:
         model: on the CPU; timed there, and on a CUDA device where there is one.
@@ -100,7 +105,9 @@ def _blank(model: MultiTaskModel, classes: ClassNames, size: tuple[int, int], pr
     height, width = size
     draw = np.random.default_rng(0).random((proposals, 4), dtype=np.float32)
     corner = draw[:, :2] * np.array([width, height], np.float32) * 0.7
-    boxes = np.concatenate([corner, corner + 1 + draw[:, 2:] * np.array([width, height], np.float32) * 0.25], axis=1)
+    boxes = np.concatenate(
+        [corner, corner + 1 + draw[:, 2:] * np.array([width, height], np.float32) * 0.25], axis=1
+    )
     sample = Sample("blank", "blank", np.full((height, width, 3), 127, np.uint8), proposals=boxes)
     return collate([sample], [size], classes=classes, divisor=model.divisor)
 
@@ -135,7 +142,10 @@ class _Watch:
     def __enter__(self) -> None:
         self.handles = []
         for leaf in _leaves(self.model):
-            self.handles += [leaf.register_forward_pre_hook(self._before), leaf.register_forward_hook(self._after)]
+            self.handles += [
+                leaf.register_forward_pre_hook(self._before),
+                leaf.register_forward_hook(self._after),
+            ]
 
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
@@ -172,7 +182,9 @@ def _described(model: MultiTaskModel, batch: Batch) -> tuple[list[Layer], dict[s
 def _layer(name: str, module: nn.Module, given: Tensor, output: Tensor, fields: ReceptiveFields) -> Layer:
     kernel = stride = formula = ""
     if isinstance(module, WINDOWS):
-        f, s, p, d = (_last(getattr(module, key, 1)) for key in ("kernel_size", "stride", "padding", "dilation"))
+        f, s, p, d = (
+            _last(getattr(module, key, 1)) for key in ("kernel_size", "stride", "padding", "dilation")
+        )
         kernel, stride = f"{f}x{f}" + (f" /{d}" if d > 1 else ""), str(s)
         if not isinstance(module, nn.ConvTranspose2d):
             seen = d * (f - 1) + 1

@@ -11,7 +11,9 @@ from vistasks.types import IGNORE_INDEX
 
 
 def labelled_classes(labelled: Tensor, background: int | None) -> Tensor:
-    """(N, C) bool: ``labelled`` with the background's column set: known where the image labels any other class."""
+    """(N, C) bool: ``labelled`` with the background's column set: known where the image labels any other
+    class.
+    """
     known = labelled.clone()
     if background is not None:  # an image that labels no class says nothing about the background either
         known[:, background] = False
@@ -22,8 +24,8 @@ def labelled_classes(labelled: Tensor, background: int | None) -> Tensor:
 def counted(target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Which examples count, (N, ...) bool, and the class ids (N, ...) with 0 in place of 255.
 
-    An example counts where it is not 255 = ignore and its image labels its class; ``known`` is `labelled_classes`.
-    """
+    An example counts where it is not 255 = ignore and its image labels its class; ``known`` is
+    `labelled_classes`."""
     valid = target != IGNORE_INDEX
     safe = torch.where(valid, target, 0)
     if not bool(known.all()):
@@ -33,12 +35,13 @@ def counted(target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def partial_log_probability(logits: Tensor, known: Tensor, background: int | None) -> Tensor:
-    """Log-softmax over dim 1 where "background" means "background or any class that this image does not label".
+    """Log-softmax over dim 1 where "background" means "background or any class that this image does not
+    label".
 
-    The background's likelihood is then the *sum* of the probabilities of background and of all classes that the image does
-    not label (the marginal likelihood; Shi et al. 2021, "Marginal loss and exclusion loss for partially supervised
-    multi-organ segmentation", eq. 3). Shapes: logits (N, C, ...), ``known`` (N, C) of `labelled_classes`.
-    """
+    The background's likelihood is then the *sum* of the probabilities of background and of all classes that
+    the image does not label (the marginal likelihood; Shi et al. 2021, "Marginal loss and exclusion loss for
+    partially supervised multi-organ segmentation", eq. 3). Shapes: logits (N, C, ...), ``known`` (N, C) of
+    `labelled_classes`."""
     log_probability = functional.log_softmax(logits, dim=1)
     if background is None or bool(known.all()):
         return log_probability
@@ -58,18 +61,20 @@ def partial_cross_entropy(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Softmax cross-entropy where "background" means "background or any class that this image does not label".
+    """Softmax cross-entropy where "background" means "background or any class that this image does not
+    label".
 
-    Where an image labels every class this is the ordinary cross-entropy; where it labels only some, the likelihoods are those
-    of `partial_log_probability`. An example of a class that the image does not label is ignored, and so is every example of
-    an image that labels none.
+    Where an image labels every class this is the ordinary cross-entropy; where it labels only some, the
+    likelihoods are those of `partial_log_probability`. An example of a class that the image does not label is
+    ignored, and so is every example of an image that labels none.
 
     Args:
         logits: (N, C, ...) float.
         target: (N, ...) int64 class ids; 255 = ignore.
         labelled: (N, C) bool; the background's column is not read.
         background: the background's id, or None where the classes have none: then only marked examples count.
-        label_smoothing: share of each target that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+        label_smoothing: share of each target that is spread evenly over all classes (Szegedy et al. 2016,
+            section 7).
         class_weights: (C,) factors; the loss is the weighted mean, as in PyTorch's own.
 
     Returns:
@@ -85,7 +90,8 @@ def partial_cross_entropy(
 
 
 def weighted_mean(values: Tensor, valid: Tensor, safe: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The mean of ``values`` (N, ...) where ``valid``, each weighted by its class's factor; 0 where none is valid.
+    """The mean of ``values`` (N, ...) where ``valid``, each weighted by its class's factor; 0 where none is
+    valid.
 
     Over the examples of all processes, which must all come here: none may return before.
     """

@@ -1,8 +1,9 @@
-"""Losses over the pixels of a batch: cross-entropy, focal, OHEM, Dice and Lovász-softmax, alone or as a weighted sum.
+"""Losses over the pixels of a batch: cross-entropy, focal, OHEM, Dice and Lovász-softmax, alone or as a
+weighted sum.
 
-All of them read the same likelihoods as `vistasks.losses.classification.partial_cross_entropy`: 255 never counts, a class that
-an image does not label never counts there, and "background" then stands for "background or any class that is not labelled".
-"""
+All of them read the same likelihoods as `vistasks.losses.classification.partial_cross_entropy`: 255 never
+counts, a class that an image does not label never counts there, and "background" then stands for "background
+or any class that is not labelled"."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ class PixelLoss:
         focal_gamma: exponent of 1 - p in the focal loss.
         ohem_threshold: OHEM learns from the pixels whose own class has less than this probability,
         ohem_keep: but from at least this share of them, the hardest first.
-        lovasz_pixels: pixels of an image, drawn at random, that the Lovász loss sorts (sorting all of them costs more
-            than a light decoder).
+        lovasz_pixels: pixels of an image, drawn at random, that the Lovász loss sorts (sorting all of them
+            costs more than a light decoder).
     """
 
     cross_entropy: Factor = 1.0
@@ -47,16 +48,17 @@ class PixelLoss:
 
     def __post_init__(self) -> None:
         if not any(getattr(self, name) for name in LOSSES):
-            raise ValueError(f"every factor is 0, so that nothing would be learnt; the losses are {', '.join(LOSSES)}")
+            raise ValueError(
+                f"every factor is 0, so that nothing would be learnt; the losses are {', '.join(LOSSES)}"
+            )
 
 
 @dataclass(frozen=True)
 class Pixels:
     """What the losses look at.
 
-    log_probability (N, C, ...); valid (N, ...) bool: the pixels that count; target (N, ...) class ids, 0 where not valid;
-    known (N, C) bool: the classes that each image labels; class_weights (C,) or None.
-    """
+    log_probability (N, C, ...); valid (N, ...) bool: the pixels that count; target (N, ...) class ids, 0
+    where not valid; known (N, C) bool: the classes that each image labels; class_weights (C,) or None."""
 
     log_probability: Tensor
     valid: Tensor
@@ -79,11 +81,13 @@ def pixel_losses(
     class_weights: Tensor | None,
     options: PixelLoss,
 ) -> dict[str, Tensor]:
-    """Each chosen loss times its factor, by name; scalars that are exactly 0, with zero gradients, where no pixel counts.
+    """Each chosen loss times its factor, by name; scalars that are exactly 0, with zero gradients, where no
+    pixel counts.
 
     Args:
         logits: (N, C, H, W) float32.
-        target, labelled, background, class_weights: see `vistasks.losses.classification.partial_cross_entropy`.
+        target, labelled, background, class_weights: see
+            `vistasks.losses.classification.partial_cross_entropy`.
         options: which losses.
     """
     known = labelled_classes(labelled, background)
@@ -97,7 +101,9 @@ def pixel_losses(
     if any(weight for name, weight in weights.items() if name != "lovasz"):
         everything = pixels(logits, target)
         chosen = {"cross_entropy": cross_entropy, "focal": focal, "ohem": ohem, "dice": dice}
-        terms = {name: loss(everything, options) * weights[name] for name, loss in chosen.items() if weights[name]}
+        terms = {
+            name: loss(everything, options) * weights[name] for name, loss in chosen.items() if weights[name]
+        }
     if weights["lovasz"]:
         logits, target = logits.flatten(2), target.flatten(1)  # (N, C, H, W) -> (N, C, H*W)
         if target.shape[1] > options.lovasz_pixels:
@@ -121,7 +127,9 @@ def focal(pixels: Pixels, options: PixelLoss) -> Tensor:
 
 
 def ohem(pixels: Pixels, options: PixelLoss) -> Tensor:
-    """Cross-entropy of the hard pixels alone (online hard example mining, Shrivastava et al. 2016, with pixels for regions)."""
+    """Cross-entropy of the hard pixels alone (online hard example mining, Shrivastava et al. 2016, with
+    pixels for regions).
+    """
     negative = pixels.negative
     found = negative.detach()[pixels.valid]
     hard = pixels.valid
@@ -133,7 +141,9 @@ def ohem(pixels: Pixels, options: PixelLoss) -> Tensor:
 
 
 def dice(pixels: Pixels, options: PixelLoss) -> Tensor:
-    """1 - soft Dice over the batch, the mean of the classes that it holds (Milletari et al. 2016, without the squares)."""
+    """1 - soft Dice over the batch, the mean of the classes that it holds (Milletari et al. 2016, without the
+    squares).
+    """
     counts = pixels.valid.unsqueeze(1) & _spread(pixels.known, pixels.log_probability)
     probability = pixels.log_probability.exp() * counts
     size = _per_class(pixels, pixels.valid.to(probability.dtype))
@@ -144,9 +154,13 @@ def dice(pixels: Pixels, options: PixelLoss) -> Tensor:
 
 
 def lovasz(pixels: Pixels, options: PixelLoss) -> Tensor:
-    """Lovász-softmax (Berman et al. 2018, eq. 11): a convex stand-in for 1 - IoU, the mean of the classes in the batch."""
+    """Lovász-softmax (Berman et al. 2018, eq. 11): a convex stand-in for 1 - IoU, the mean of the classes in
+    the batch.
+    """
     probability = pixels.log_probability.exp().transpose(0, 1).flatten(1)  # (N, C, ...) -> (C, pixels)
-    counts = (pixels.valid.unsqueeze(1) & _spread(pixels.known, pixels.log_probability)).transpose(0, 1).flatten(1)
+    counts = (
+        (pixels.valid.unsqueeze(1) & _spread(pixels.known, pixels.log_probability)).transpose(0, 1).flatten(1)
+    )
     classes = torch.arange(len(probability), device=probability.device)
     own = (pixels.target.flatten() == classes[:, None]) & counts
     errors = torch.where(counts, torch.where(own, 1 - probability, probability), 0.0)

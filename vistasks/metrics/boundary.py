@@ -1,4 +1,6 @@
-"""How well a class map follows the outlines: Boundary IoU, boundary F, and accuracy in a band around the outlines (trimap)."""
+"""How well a class map follows the outlines: Boundary IoU, boundary F, and accuracy in a band around the
+outlines (trimap).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ TRIMAP = (1, 2, 4, 8, 16, 32)  # pixels: half widths of the bands
 
 @dataclass(frozen=True, eq=False)
 class BoundaryCounts:
-    """One picture's part: intersection and union (K,) pixels; f (K,) boundary F, NaN where the class is not in the truth; trimap
-    (2, len(TRIMAP)) right and all pixels of each band."""
+    """One picture's part: intersection and union (K,) pixels; f (K,) boundary F, NaN where the class is not
+    in the truth; trimap (2, len(TRIMAP)) right and all pixels of each band."""
 
     intersection: np.ndarray
     union: np.ndarray
@@ -31,9 +33,9 @@ class BoundaryCounts:
 
 @METRICS.register("boundary")
 class BoundaryQuality(Metric[BoundaryCounts]):
-    """Boundary IoU (Cheng et al., CVPR 2021), summed over the data set per class; boundary F (Csurka et al., BMVC 2013), the mean
-    over the pictures whose truth has the class; pixel accuracy near outlines (Kohli et al. 2009). Truth 255 counts nowhere.
-    """
+    """Boundary IoU (Cheng et al., CVPR 2021), summed over the data set per class; boundary F (Csurka et al.,
+    BMVC 2013), the mean over the pictures whose truth has the class; pixel accuracy near outlines (Kohli et
+    al. 2009). Truth 255 counts nowhere."""
 
     task = "segmentation"
 
@@ -43,7 +45,11 @@ class BoundaryQuality(Metric[BoundaryCounts]):
 
     def record(self, prediction: Prediction, sample: Sample) -> BoundaryCounts | None:
         """Raises what `MeanIoU.record` raises."""
-        if self._checked.record(prediction, sample) is None or sample.segmentation is None or prediction.segmentation is None:
+        if (
+            self._checked.record(prediction, sample) is None
+            or sample.segmentation is None
+            or prediction.segmentation is None
+        ):
             return None
         return boundary_counts(sample.segmentation, prediction.segmentation.labels, len(self.class_names))
 
@@ -63,8 +69,13 @@ class BoundaryQuality(Metric[BoundaryCounts]):
             "the diagonal, mean over pictures with the class; pixels marked 255 ignored",
             "boundary_mIoU": mean_or_none([v for v in ious if v is not None]),
             "boundary_F": mean_or_none([v for v in fs if v is not None]),
-            "per_class": {n: {"boundary_IoU": ious[k], "boundary_F": fs[k]} for k, n in enumerate(self.class_names)},
-            "trimap": {str(w): int(trimap[0, i]) / int(trimap[1, i]) if trimap[1, i] else None for i, w in enumerate(TRIMAP)},
+            "per_class": {
+                n: {"boundary_IoU": ious[k], "boundary_F": fs[k]} for k, n in enumerate(self.class_names)
+            },
+            "trimap": {
+                str(w): int(trimap[0, i]) / int(trimap[1, i]) if trimap[1, i] else None
+                for i, w in enumerate(TRIMAP)
+            },
         }
 
 
@@ -86,7 +97,9 @@ def boundary_counts(truth: np.ndarray, found: np.ndarray, classes: int) -> Bound
 
 
 def _band(mask: np.ndarray, depth: int) -> np.ndarray:
-    """The pixels of a mask (H, W) uint8 within ``depth`` of its outline; the picture's edge is an outline too."""
+    """The pixels of a mask (H, W) uint8 within ``depth`` of its outline; the picture's edge is an outline
+    too.
+    """
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     inner = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=depth)
     return np.asarray(mask - inner[1:-1, 1:-1])

@@ -1,4 +1,6 @@
-"""COCO's average precision and recall for boxes: the twelve numbers, and AP per class (Lin et al. 2014; cocodataset.org)."""
+"""COCO's average precision and recall for boxes: the twelve numbers, and AP per class (Lin et al. 2014;
+cocodataset.org).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from vistasks.metrics.coco_engines import ENGINES, engine_version
-from vistasks.metrics.detection_record import DetectionColumns, DetectionRecord, detection_columns, detection_record
+from vistasks.metrics.detection_record import (
+    DetectionColumns,
+    DetectionRecord,
+    detection_columns,
+    detection_record,
+)
 from vistasks.metrics.metric import Metric
 from vistasks.registry import METRICS
 from vistasks.types import Prediction, Sample
@@ -22,11 +29,13 @@ _MAX_1, _MAX_10, _MAX_100 = range(3)
 
 @METRICS.register("coco_ap")
 class CocoAveragePrecision(Metric[DetectionRecord]):
-    """AP over IoU .50:.05:.95 with 101 recall levels, at most 100 detections per class and image, as pycocotools computes it.
+    """AP over IoU .50:.05:.95 with 101 recall levels, at most 100 detections per class and image, as
+    pycocotools computes it.
 
-    ``Sample.areas`` decides the size ranges (small < 32^2 <= medium < 96^2 <= large pixels) and ``Sample.crowd`` what is
-    ignored as a crowd. COCO knows no difficult objects: ``difficult="ignore"`` neither asks for them nor punishes a
-    detection that matches one (by IoU, once); ``"count"`` takes them as ordinary objects.
+    ``Sample.areas`` decides the size ranges (small < 32^2 <= medium < 96^2 <= large pixels) and
+    ``Sample.crowd`` what is ignored as a crowd. COCO knows no difficult objects: ``difficult="ignore"``
+    neither asks for them nor punishes a detection that matches one (by IoU, once); ``"count"`` takes them as
+    ordinary objects.
 
     ``engine``: "hotcoco" (Rust), or "pycocotools", the referee; both get the same float64 numbers.
     """
@@ -51,12 +60,15 @@ class CocoAveragePrecision(Metric[DetectionRecord]):
         return detection_record(prediction, sample, self.class_names)
 
     def compute(self) -> dict[str, Any]:
-        """{"protocol", the `TWELVE`, "per_class": {name: {"AP", "AP50", "AP75", "objects"}}}; None where there is no object."""
+        """{"protocol", the `TWELVE`, "per_class": {name: {"AP", "AP50", "AP75", "objects"}}}; None where
+        there is no object.
+        """
         columns = detection_columns(self.ordered_records())
         precision, recall = ENGINES[self.engine](columns, len(self.class_names), self.difficult == "ignore")
         objects = self._objects(columns).tolist()
         per_class = {
-            name: {**_precisions(precision[:, :, k : k + 1]), "objects": objects[k]} for k, name in enumerate(self.class_names)
+            name: {**_precisions(precision[:, :, k : k + 1]), "objects": objects[k]}
+            for k, name in enumerate(self.class_names)
         }
         return {"protocol": self._protocol(), **_twelve(precision, recall), "per_class": per_class}
 

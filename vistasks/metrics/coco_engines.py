@@ -1,4 +1,6 @@
-"""COCO's matching and accumulation, by hotcoco (Rust) or by pycocotools (the referee), on the very same float64 numbers."""
+"""COCO's matching and accumulation, by hotcoco (Rust) or by pycocotools (the referee), on the very same
+float64 numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,13 @@ import numpy as np
 
 from vistasks.metrics.detection_record import DetectionColumns
 
-# COCO has no "difficult". A box whose area is outside every size range is ignored in all of them, with ordinary IoU and one
-# match only, while `iscrowd` would also swallow every detection inside it; an "ignore" key is overwritten by both engines
+# COCO has no "difficult". A box whose area is outside every size range is ignored in all of them, with
+# ordinary IoU and one match only, while `iscrowd` would also swallow every detection inside it; an "ignore"
+# key is overwritten by both engines
 _OUTSIDE_EVERY_SIZE_RANGE = 1e12
 
-# precision (10 IoU, 101 recall, K classes, 4 sizes, 3 maxDets) and recall (10, K, 4, 3); -1 where there is no object
+# precision (10 IoU, 101 recall, K classes, 4 sizes, 3 maxDets) and recall (10, K, 4, 3); -1 where there is no
+# object
 Curves = tuple[np.ndarray, np.ndarray]
 
 
@@ -38,7 +42,9 @@ def _headers(columns: DetectionColumns, classes: int) -> tuple[list[dict[str, An
 
 
 def hotcoco_evaluation(columns: DetectionColumns, classes: int, ignore_difficult: bool) -> Any:
-    """hotcoco's ``COCOeval``, accumulated; category ids are class ids + 1. Whole arrays, no Python object per annotation."""
+    """hotcoco's ``COCOeval``, accumulated; category ids are class ids + 1. Whole arrays, no Python object per
+    annotation.
+    """
     import hotcoco
 
     images, categories = _headers(columns, classes)
@@ -51,7 +57,9 @@ def hotcoco_evaluation(columns: DetectionColumns, classes: int, ignore_difficult
         area=_areas(columns, ignore_difficult),
         iscrowd=columns.crowd.astype(np.int64),
     )
-    table = np.column_stack([columns.detected_image + 1, _xywh(columns.detected), columns.scores, columns.detected_labels + 1])
+    table = np.column_stack(
+        [columns.detected_image + 1, _xywh(columns.detected), columns.scores, columns.detected_labels + 1]
+    )
     evaluation = hotcoco.COCOeval(truth, truth.load_res(table.astype(np.float64)), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -71,8 +79,16 @@ def pycocotools_curves(columns: DetectionColumns, classes: int, ignore_difficult
     images, categories = _headers(columns, classes)
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = COCO(), COCO()
-        truth.dataset = {"images": images, "categories": categories, "annotations": _truth_annotations(columns, ignore_difficult)}
-        found.dataset = {"images": images, "categories": categories, "annotations": _found_annotations(columns)}
+        truth.dataset = {
+            "images": images,
+            "categories": categories,
+            "annotations": _truth_annotations(columns, ignore_difficult),
+        }
+        found.dataset = {
+            "images": images,
+            "categories": categories,
+            "annotations": _found_annotations(columns),
+        }
         truth.createIndex()
         found.createIndex()
         evaluation = COCOeval(truth, found, "bbox")
@@ -83,10 +99,23 @@ def pycocotools_curves(columns: DetectionColumns, classes: int, ignore_difficult
 
 def _truth_annotations(columns: DetectionColumns, ignore_difficult: bool) -> list[dict[str, Any]]:
     images, categories = (columns.image + 1).tolist(), (columns.labels + 1).tolist()
-    boxes, areas, crowds = _xywh(columns.boxes).tolist(), _areas(columns, ignore_difficult).tolist(), columns.crowd.tolist()
+    boxes, areas, crowds = (
+        _xywh(columns.boxes).tolist(),
+        _areas(columns, ignore_difficult).tolist(),
+        columns.crowd.tolist(),
+    )
     return [
-        {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
-        for i, (image, category, box, area, crowd) in enumerate(zip(images, categories, boxes, areas, crowds), start=1)
+        {
+            "id": i,
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(crowd),
+        }
+        for i, (image, category, box, area, crowd) in enumerate(
+            zip(images, categories, boxes, areas, crowds), start=1
+        )
     ]
 
 
@@ -94,7 +123,14 @@ def _found_annotations(columns: DetectionColumns) -> list[dict[str, Any]]:
     images, categories = (columns.detected_image + 1).tolist(), (columns.detected_labels + 1).tolist()
     boxes, scores = _xywh(columns.detected).tolist(), columns.scores.tolist()
     return [
-        {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "score": score}
+        {
+            "id": i,
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "score": score,
+        }
         for i, (image, category, box, score) in enumerate(zip(images, categories, boxes, scores), start=1)
     ]
 

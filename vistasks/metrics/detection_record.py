@@ -14,8 +14,8 @@ class DetectionRecord:
     """G objects and D detections of one image, of the classes that are labelled there.
 
     boxes (G, 4) float32, labels (G,) int64, difficult (G,) bool, crowd (G,) bool, areas (G,) float32;
-    detected (D, 4) float32, scores (D,) float32, detected_labels (D,) int64, in the order they were predicted.
-    """
+    detected (D, 4) float32, scores (D,) float32, detected_labels (D,) int64, in the order they were
+    predicted."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -29,7 +29,9 @@ class DetectionRecord:
 
 @dataclass(frozen=True, eq=False)
 class DetectionColumns(DetectionRecord):
-    """The records of a data set one after the other; ``image`` (G,) and ``detected_image`` (D,) int64 say whose a row is."""
+    """The records of a data set one after the other; ``image`` (G,) and ``detected_image`` (D,) int64 say
+    whose a row is.
+    """
 
     image: np.ndarray
     detected_image: np.ndarray
@@ -37,22 +39,29 @@ class DetectionColumns(DetectionRecord):
 
     def without_detections(self) -> DetectionColumns:
         """The same objects, and nothing found."""
-        empty = {name: getattr(self, name)[:0] for name in ("detected", "scores", "detected_labels", "detected_image")}
+        empty = {
+            name: getattr(self, name)[:0]
+            for name in ("detected", "scores", "detected_labels", "detected_image")
+        }
         return replace(self, **empty)
 
 
-def detection_record(prediction: Prediction, sample: Sample, class_names: tuple[str, ...]) -> DetectionRecord | None:
+def detection_record(
+    prediction: Prediction, sample: Sample, class_names: tuple[str, ...]
+) -> DetectionRecord | None:
     """Objects and detections of the classes that ``sample.labelled`` covers; None if it covers none.
 
-    A class that is not labelled on this image takes no part in it: neither its detections nor the objects that may be
-    marked nevertheless. Raises a ValueError naming ``sample.path`` for a prediction without detections, other class names,
-    ids outside the names, and boxes or scores that are inverted or not finite.
+    A class that is not labelled on this image takes no part in it: neither its detections nor the objects
+    that may be marked nevertheless. Raises a ValueError naming ``sample.path`` for a prediction without
+    detections, other class names, ids outside the names, and boxes or scores that are inverted or not finite.
     """
     labelled = sample.labelled.detection
     if not labelled:
         return None
     if prediction.detections is None:
-        raise ValueError(f"{sample.path}: the prediction holds no detections, but the image is labelled for detection")
+        raise ValueError(
+            f"{sample.path}: the prediction holds no detections, but the image is labelled for detection"
+        )
     found = _checked(prediction.detections, sample.path, class_names)
     beyond = [int(label) for label in (*labelled, *sample.labels) if not 0 <= label < len(class_names)]
     if beyond:
@@ -63,7 +72,9 @@ def detection_record(prediction: Prediction, sample: Sample, class_names: tuple[
     covered[list(labelled)] = True
     objects, detections = covered[sample.labels], covered[found.labels]
     difficult, crowd, areas = sample.difficult, sample.crowd, sample.areas
-    if difficult is None or crowd is None or areas is None:  # a Sample fills them in; this tells the type checker
+    if (
+        difficult is None or crowd is None or areas is None
+    ):  # a Sample fills them in; this tells the type checker
         raise ValueError(f"{sample.path}: the sample is incomplete")
     return DetectionRecord(
         boxes=sample.boxes[objects],
@@ -84,12 +95,23 @@ def _checked(found: Detections, path: str, class_names: tuple[str, ...]) -> Dete
             "both must be the data set's, in its order"
         )
     boxes, scores, labels = found.boxes, found.scores, found.labels
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != (len(boxes),) or labels.shape != (len(boxes),):
+    if (
+        boxes.ndim != 2
+        or boxes.shape[1] != 4
+        or scores.shape != (len(boxes),)
+        or labels.shape != (len(boxes),)
+    ):
         raise ValueError(
             f"{path}: expected boxes (N, 4), scores (N,) and labels (N,), not {boxes.shape}, {scores.shape} and {labels.shape}"
         )
-    # written so that NaN, which compares false with everything, is bad too; an empty box is only a bad detection
-    good = np.isfinite(boxes).all(1) & np.isfinite(scores) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
+    # written so that NaN, which compares false with everything, is bad too; an empty box is only a bad
+    # detection
+    good = (
+        np.isfinite(boxes).all(1)
+        & np.isfinite(scores)
+        & (boxes[:, 2] >= boxes[:, 0])
+        & (boxes[:, 3] >= boxes[:, 1])
+    )
     good &= (labels >= 0) & (labels < len(class_names))
     if not good.all():
         first = int(np.flatnonzero(~good)[0])
@@ -101,7 +123,9 @@ def _checked(found: Detections, path: str, class_names: tuple[str, ...]) -> Dete
 
 
 def detection_columns(records: list[DetectionRecord]) -> DetectionColumns:
-    """``records`` concatenated; row i of the data set's image ``image[i]`` (0-based, in the records' order)."""
+    """``records`` concatenated; row i of the data set's image ``image[i]`` (0-based, in the records'
+    order).
+    """
 
     def column(name: str, *shape: int, dtype: type) -> np.ndarray:
         return np.concatenate([np.zeros((0, *shape), dtype), *(getattr(record, name) for record in records)])

@@ -15,9 +15,9 @@ Record = TypeVar("Record")
 class Metric(ABC, Generic[Record]):
     """A measure over a data set, fed image by image.
 
-    Records are computed from in the natural order of the image ids ("9" before "10"), whatever order they came in, so that
-    several processes that share the images get exactly the numbers of one. ``class_names`` must be the prediction's.
-    """
+    Records are computed from in the natural order of the image ids ("9" before "10"), whatever order they
+    came in, so that several processes that share the images get exactly the numbers of one. ``class_names``
+    must be the prediction's."""
 
     task: ClassVar[Literal["detection", "segmentation"]]
 
@@ -33,13 +33,15 @@ class Metric(ABC, Generic[Record]):
 
     @abstractmethod
     def compute(self) -> dict[str, Any]:
-        """Numbers by name, None where a number does not exist, and "protocol": how they were computed, in one line."""
+        """Numbers by name, None where a number does not exist, and "protocol": how they were computed, in one
+        line.
+        """
 
     def update(self, prediction: Prediction, sample: Sample) -> None:
         """Adds one image; prediction and sample in pixels of the original image.
 
-        Raises a ValueError that names ``sample.path`` for what does not fit, and for an image id that came before.
-        """
+        Raises a ValueError that names ``sample.path`` for what does not fit, and for an image id that came
+        before."""
         record = self.record(prediction, sample)
         if record is None:
             return
@@ -55,7 +57,9 @@ class Metric(ABC, Generic[Record]):
         return dict(self._records)
 
     def merge(self, state: Mapping[str, Record]) -> None:
-        """Adds another process's records. An image that both have counts once: distributed samplers repeat some."""
+        """Adds another process's records. An image that both have counts once: distributed samplers repeat
+        some.
+        """
         for image_id, record in state.items():
             self._records.setdefault(image_id, record)
 

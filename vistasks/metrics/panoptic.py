@@ -1,10 +1,11 @@
-"""Panoptic quality (Kirillov et al., CVPR 2019) from boxes and class map, where nobody has labelled single objects' pixels.
+"""Panoptic quality (Kirillov et al., CVPR 2019) from boxes and class map, where nobody has labelled single
+objects' pixels.
 
-The approximation: in the truth as in the prediction a pixel of a class that has boxes belongs to the smallest box of that class
-which contains it. Pixels of the class in no box are nobody's. Of two detections that cover each other by half or more only the
-better one is a segment. Other classes of the map are stuff: one segment a picture, as in the paper; "background" is no class,
-and what is found on it is wrong. Where objects of one class overlap, pixels may go to the wrong one, alike on both sides.
-"""
+The approximation: in the truth as in the prediction a pixel of a class that has boxes belongs to the smallest
+box of that class which contains it. Pixels of the class in no box are nobody's. Of two detections that cover
+each other by half or more only the better one is a segment. Other classes of the map are stuff: one segment a
+picture, as in the paper; "background" is no class, and what is found on it is wrong. Where objects of one
+class overlap, pixels may go to the wrong one, alike on both sides."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ TWICE = 0.5  # IoU with a better detection of its class from which on a detectio
 
 @dataclass(frozen=True, eq=False)
 class PanopticCounts:
-    """One picture's part, over the classes of the map: true positives, false positives, false negatives (S,) int64, and the sum
-    of the true positives' IoU (S,) float64."""
+    """One picture's part, over the classes of the map: true positives, false positives, false negatives (S,)
+    int64, and the sum of the true positives' IoU (S,) float64."""
 
     found: np.ndarray
     false: np.ndarray
@@ -35,8 +36,8 @@ class PanopticCounts:
 
 
 class PanopticQuality(Metric[PanopticCounts]):
-    """PQ, SQ and RQ over the classes of the map, from approximate segments (see the module). Not among the registered metrics,
-    which are built from one task's class names.
+    """PQ, SQ and RQ over the classes of the map, from approximate segments (see the module). Not among the
+    registered metrics, which are built from one task's class names.
 
     Args:
         class_names: the class map's.
@@ -46,7 +47,9 @@ class PanopticQuality(Metric[PanopticCounts]):
 
     task = "segmentation"
 
-    def __init__(self, class_names: tuple[str, ...], *, boxes: tuple[str, ...], score: float = LEAST_SCORE) -> None:
+    def __init__(
+        self, class_names: tuple[str, ...], *, boxes: tuple[str, ...], score: float = LEAST_SCORE
+    ) -> None:
         super().__init__(class_names)
         self.boxes, self.score = boxes, score
         self.things = [name in boxes for name in class_names]
@@ -55,27 +58,36 @@ class PanopticQuality(Metric[PanopticCounts]):
 
     def record(self, prediction: Prediction, sample: Sample) -> PanopticCounts | None:
         """None where boxes or class map are not labelled throughout; raises what `MeanIoU.record` raises."""
-        whole = len(sample.labelled.detection) == len(self.boxes) and len(sample.labelled.segmentation) == len(self.class_names)
+        whole = len(sample.labelled.detection) == len(self.boxes) and len(
+            sample.labelled.segmentation
+        ) == len(self.class_names)
         found = prediction.detections
         if not whole or found is None or self._checked.record(prediction, sample) is None:
             return None
         if sample.segmentation is None or prediction.segmentation is None:
             return None
-        columns = np.array([self.class_names.index(name) if name in self.class_names else -1 for name in self.boxes])
+        columns = np.array(
+            [self.class_names.index(name) if name in self.class_names else -1 for name in self.boxes]
+        )
         hard = np.asarray(sample.difficult) | np.asarray(sample.crowd)
         truth = segments(sample.segmentation, sample.boxes, columns[sample.labels], self.stuff)
         kept = _once(found.boxes, found.labels, found.scores, self.score)
-        other = segments(prediction.segmentation.labels, found.boxes[kept], columns[found.labels[kept]], self.stuff)
+        other = segments(
+            prediction.segmentation.labels, found.boxes[kept], columns[found.labels[kept]], self.stuff
+        )
         ignored = np.concatenate([hard, np.zeros(len(self.class_names), bool)])
-        return panoptic_counts(truth, other, sample.segmentation == IGNORE_INDEX, ignored, len(self.class_names))
+        return panoptic_counts(
+            truth, other, sample.segmentation == IGNORE_INDEX, ignored, len(self.class_names)
+        )
 
     def compute(self) -> dict[str, Any]:
-        """{"protocol", "PQ", "SQ", "RQ", "PQ_things", "PQ_stuff", "per_class": {name: {"PQ", "SQ", "RQ", "segments"}}}; None
-        where a class, or everything, is absent."""
+        """{"protocol", "PQ", "SQ", "RQ", "PQ_things", "PQ_stuff", "per_class": {name: {"PQ", "SQ", "RQ",
+        "segments"}}}; None where a class, or everything, is absent."""
         records = self.ordered_records()
         zero = np.zeros(len(self.class_names))
         found, false, missed, iou = (
-            sum((getattr(record, name) for record in records), zero) for name in ("found", "false", "missed", "iou")
+            sum((getattr(record, name) for record in records), zero)
+            for name in ("found", "false", "missed", "iou")
         )
         per_class: dict[str, dict[str, float | int | None]] = {}
         for k, name in enumerate(self.class_names):
@@ -119,8 +131,9 @@ def _once(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, least: floa
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """ids (H, W) int64: which segment a pixel belongs to, -1 for none; labels (N,) the class of each segment, some of which may
-    have no pixel. The first are those of the boxes, in their order; then comes one for each class."""
+    """ids (H, W) int64: which segment a pixel belongs to, -1 for none; labels (N,) the class of each segment,
+    some of which may have no pixel. The first are those of the boxes, in their order; then comes one for each
+    class."""
 
     ids: np.ndarray
     labels: np.ndarray
@@ -155,14 +168,18 @@ def panoptic_counts(
 
     Args:
         truth: and ``found``, the segments of one size (H, W).
-        void: (H, W) bool, pixels whose truth nobody knows: they count nowhere, and a found segment that lies there or on ignored
-            segments of its class by more than half is not false (section 4.1 of the paper).
-        ignored: (N,) bool, labelled segments that are neither asked for nor punished: crowds and difficult objects.
+        void: (H, W) bool, pixels whose truth nobody knows: they count nowhere, and a found segment that lies
+            there or on ignored segments of its class by more than half is not false (section 4.1 of the
+            paper).
+        ignored: (N,) bool, labelled segments that are neither asked for nor punished: crowds and difficult
+            objects.
         classes: how many there are.
     """
     rows, columns = len(truth.labels), len(found.labels)
     left = np.where(void, -1, found.ids)
-    pairs = np.bincount(((truth.ids + 1) * (columns + 1) + left + 1)[~void], minlength=(rows + 1) * (columns + 1))
+    pairs = np.bincount(
+        ((truth.ids + 1) * (columns + 1) + left + 1)[~void], minlength=(rows + 1) * (columns + 1)
+    )
     shared = pairs.reshape(rows + 1, columns + 1).astype(np.int64)
     asked, given = shared.sum(axis=1)[1:], shared.sum(axis=0)[1:]
     common = shared[1:, 1:]
@@ -171,7 +188,9 @@ def panoptic_counts(
     iou = np.where(same & (union > 0), common / np.maximum(union, 1), 0.0)
     match = iou > MATCHED
     excusing = ignored[:, None] & (truth.labels[:, None] == found.labels[None])
-    outside = np.bincount((found.ids + 1)[void], minlength=columns + 1)[1:] + np.where(excusing, common, 0).sum(axis=0)
+    outside = np.bincount((found.ids + 1)[void], minlength=columns + 1)[1:] + np.where(
+        excusing, common, 0
+    ).sum(axis=0)
     excused = outside > 0.5 * np.maximum(np.bincount((found.ids + 1).ravel(), minlength=columns + 1)[1:], 1)
     false = (given > 0) & ~match.any(axis=0) & ~excused
     missed = (asked > 0) & ~match.any(axis=1) & ~ignored

@@ -22,7 +22,9 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
 
 
 def detection_table(result: Mapping[str, Any], *, title: str = "detection") -> Table:
-    """What `CocoAveragePrecision` or `VocAveragePrecision` computed: one row per class and one for all; protocol below."""
+    """What `CocoAveragePrecision` or `VocAveragePrecision` computed: one row per class and one for all;
+    protocol below.
+    """
     return _table(result, title=title, total={"AP": "mAP" if "mAP" in result else "AP"})
 
 
@@ -32,9 +34,16 @@ def segmentation_table(result: Mapping[str, Any], *, title: str = "segmentation"
 
 
 def gain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The "gain" of `vistasks.evaluate.evaluate`: its rows, and the last against the best of the others."""
+    """The "gain" of `vistasks.evaluation.loop.evaluate`: its rows, and the last against the best of the
+    others.
+    """
     names = [name for name in GAINED if any(row["numbers"].get(name) is not None for row in rows)]
-    table = Table(title="gain and cost", caption="s: seconds a picture in the model", caption_justify="left", min_width=WIDTH)
+    table = Table(
+        title="gain and cost",
+        caption="s: seconds a picture in the model",
+        caption_justify="left",
+        min_width=WIDTH,
+    )
     table.add_column("", overflow="fold")
     for name in (*names, "s", "times"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -43,7 +52,10 @@ def gain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         cells = [_cell(row["numbers"].get(name)) for name in names]
         table.add_row(row["name"], *cells, _cell(row["seconds"]), f"{row['seconds'] / least:.1f}")
     table.add_section()
-    best = {name: max((v for row in rows[:-1] if (v := row["numbers"].get(name)) is not None), default=None) for name in names}
+    best = {
+        name: max((v for row in rows[:-1] if (v := row["numbers"].get(name)) is not None), default=None)
+        for name in names
+    }
     gained = [(rows[-1]["numbers"].get(name), best[name]) for name in names]
     cells = ["-" if now is None or before is None else f"{now - before:+.3f}" for now, before in gained]
     table.add_row("last against the best before", *cells, "", "")
@@ -51,7 +63,9 @@ def gain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _table(result: Mapping[str, Any], *, title: str, total: Mapping[str, str]) -> Table:
-    """``total[column]`` is the result's key for the number over all classes where it is not called like the column."""
+    """``total[column]`` is the result's key for the number over all classes where it is not called like the
+    column.
+    """
     rows = result["per_class"]
     columns = list(next(iter(rows.values())))
     shown = {"protocol", "per_class", "pixels", "segments", *columns, *total.values()}

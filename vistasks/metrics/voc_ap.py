@@ -1,8 +1,8 @@
 """PASCAL VOC's average precision by the rules of its development kit (Everingham et al. 2010, section 4.2).
 
-The kit counts pixels inclusively (width = xmax - xmin + 1) on 1-based corners. Our readers turn these corners into half-open
-boxes (x1 = xmin - 1, x2 = xmax), so our x2 - x1 *is* the kit's width with its +1, and overlaps are equal without any +1.
-"""
+The kit counts pixels inclusively (width = xmax - xmin + 1) on 1-based corners. Our readers turn these corners
+into half-open boxes (x1 = xmin - 1, x2 = xmax), so our x2 - x1 *is* the kit's width with its +1, and overlaps
+are equal without any +1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vistasks.metrics.detection_record import DetectionColumns, DetectionRecord, detection_columns, detection_record
+from vistasks.metrics.detection_record import (
+    DetectionColumns,
+    DetectionRecord,
+    detection_columns,
+    detection_record,
+)
 from vistasks.metrics.metric import Metric, mean_or_none
 from vistasks.registry import METRICS
 from vistasks.types import Prediction, Sample
@@ -20,15 +25,17 @@ from vistasks.types import Prediction, Sample
 class VocAveragePrecision(Metric[DetectionRecord]):
     """AP per class at one IoU, and their mean.
 
-    Detections of a class over the whole data set, best score first: each is held against the object it overlaps most.
-    Below ``iou`` it is a false positive; if that object is difficult (or a crowd) it counts neither way; if the object
-    was found before it is a false positive; else it is found. ``form``: "11-point" (VOC 2007: the mean of the best
-    precision at recall >= 0, .1, ..., 1) or "area" (from VOC 2010 on: the area under the monotone precision curve).
-    """
+    Detections of a class over the whole data set, best score first: each is held against the object it
+    overlaps most. Below ``iou`` it is a false positive; if that object is difficult (or a crowd) it counts
+    neither way; if the object was found before it is a false positive; else it is found. ``form``: "11-point"
+    (VOC 2007: the mean of the best precision at recall >= 0, .1, ..., 1) or "area" (from VOC 2010 on: the
+    area under the monotone precision curve)."""
 
     task = "detection"
 
-    def __init__(self, class_names: tuple[str, ...], *, iou: float = 0.5, form: Literal["11-point", "area"] = "area") -> None:
+    def __init__(
+        self, class_names: tuple[str, ...], *, iou: float = 0.5, form: Literal["11-point", "area"] = "area"
+    ) -> None:
         super().__init__(class_names)
         if not 0 < iou <= 1:
             raise ValueError(f"iou must be in (0, 1], not {iou!r}")
@@ -40,7 +47,9 @@ class VocAveragePrecision(Metric[DetectionRecord]):
         return detection_record(prediction, sample, self.class_names)
 
     def compute(self) -> dict[str, Any]:
-        """{"protocol", "mAP", "per_class": {name: {"AP", "objects"}}}; None for a class without objects, which mAP skips."""
+        """{"protocol", "mAP", "per_class": {name: {"AP", "objects"}}}; None for a class without objects,
+        which mAP skips.
+        """
         columns = detection_columns(self.ordered_records())
         per_class = {name: self._one_class(columns, label) for label, name in enumerate(self.class_names)}
         return {
@@ -64,7 +73,11 @@ class VocAveragePrecision(Metric[DetectionRecord]):
         return {"AP": average(np.cumsum(found), np.cumsum(wrong), objects), "objects": objects}
 
     def _protocol(self) -> str:
-        form = "11-point interpolation (VOC 2007)" if self.form == "11-point" else "area under the monotone curve (VOC 2010)"
+        form = (
+            "11-point interpolation (VOC 2007)"
+            if self.form == "11-point"
+            else "area under the monotone curve (VOC 2010)"
+        )
         return f"VOC box AP at IoU >= {self.iou:g}: {form}, difficult objects ignored, mean over classes"
 
 
@@ -79,19 +92,21 @@ def best_overlaps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each detection's greatest IoU with an object of its image, and that object's row (the first of equals).
 
-    detected (D, 4), detected_image (D,), boxes (G, 4), image (G,) ascending -> (D,) float64, -1 where the image holds no
-    object, and (D,) int64.
-    """
+    detected (D, 4), detected_image (D,), boxes (G, 4), image (G,) ascending -> (D,) float64, -1 where the
+    image holds no object, and (D,) int64."""
     start = np.searchsorted(image, detected_image, side="left")
     count = np.searchsorted(image, detected_image, side="right") - start
     overlap, match = np.full(len(detected), -1.0), np.zeros(len(detected), np.int64)
     some = np.flatnonzero(count)
     if not len(some):
         return overlap, match
-    # all (detection, object) pairs in one row, a detection's pairs side by side: P pairs, `first` where each one's begin
+    # all (detection, object) pairs in one row, a detection's pairs side by side: P pairs, `first` where each
+    # one's begin
     sizes = count[some]
     first = np.cumsum(sizes) - sizes
-    pair = np.arange(sizes.sum()) - np.repeat(first, sizes) + np.repeat(start[some], sizes)  # (P,) rows of boxes
+    pair = (
+        np.arange(sizes.sum()) - np.repeat(first, sizes) + np.repeat(start[some], sizes)
+    )  # (P,) rows of boxes
     ious = _iou(np.repeat(detected[some], sizes, axis=0), boxes[pair])
     best = np.maximum.reduceat(ious, first)
     is_best = np.flatnonzero(ious == np.repeat(best, sizes))
@@ -109,7 +124,8 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def judge(overlaps: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Detections, best first -> (D,) bool true positive, (D,) bool false positive; neither if the object is ignored.
+    """Detections, best first -> (D,) bool true positive, (D,) bool false positive; neither if the object is
+    ignored.
 
     overlaps (D,) bool: enough; match (D,) int64 rows of ignored (G,) bool.
     """
@@ -122,11 +138,12 @@ def judge(overlaps: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple
 
 
 def eleven_point_ap(found: np.ndarray, wrong: np.ndarray, objects: int) -> float:
-    """The mean over recall levels 0, .1, ..., 1 of the best precision at that recall or more (Everingham et al. 2010, eq. 1-2).
+    """The mean over recall levels 0, .1, ..., 1 of the best precision at that recall or more (Everingham et
+    al. 2010, eq. 1-2).
 
-    found, wrong (D,) cumulated counts. The levels are the floating-point numbers that py-faster-rcnn and its descendants
-    compare with, so that published figures are met: 3, 6 and 7 times .1 lie a hair above 3/10, 6/10 and 7/10.
-    """
+    found, wrong (D,) cumulated counts. The levels are the floating-point numbers that py-faster-rcnn and its
+    descendants compare with, so that published figures are met: 3, 6 and 7 times .1 lie a hair above 3/10,
+    6/10 and 7/10."""
     precision = _monotone(found, wrong)
     reached = np.searchsorted(found / objects, np.arange(11) * 0.1)  # the first detection at each level
     return float(np.append(precision, 0.0)[reached].sum() / 11)

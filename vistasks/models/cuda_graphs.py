@@ -16,14 +16,18 @@ MOST = 4  # each graph holds the memory of its own pass
 
 
 def capture(encode: Encoder, images: Tensor) -> Encoder:
-    """A CUDA graph of ``encode`` at the shape and in the precision of ``images``' pass, as a function of further images.
+    """A CUDA graph of ``encode`` at the shape and in the precision of ``images``' pass, as a function of
+    further images.
 
-    Follows the order that PyTorch's notes on CUDA graphs ask for: warm up on a side stream, capture, replay into the same memory.
-    """
+    Follows the order that PyTorch's notes on CUDA graphs ask for: warm up on a side stream, capture, replay
+    into the same memory."""
     given = images.clone(memory_format=torch.preserve_format)
-    # what autocast makes of the weights must lie in the graph's own memory, not in a cache that is emptied after this batch
+    # what autocast makes of the weights must lie in the graph's own memory, not in a cache that is emptied
+    # after this batch
     kind = images.device.type
-    with torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False):
+    with torch.autocast(
+        kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
+    ):
         side = torch.cuda.Stream(images.device)
         side.wait_stream(torch.cuda.current_stream(images.device))
         with torch.cuda.stream(side):
@@ -46,8 +50,9 @@ def capture(encode: Encoder, images: Tensor) -> Encoder:
 class GraphedEncoder:
     """An encoder that captures a graph at the second batch of a shape, and replays it from then on.
 
-    A shape that comes once (the last batch of a clip, a folder of photos) is not worth a capture, and only the first four
-    shapes that come again get a graph; everything else runs as before. The memory format and the precision count as the shape.
+    A shape that comes once (the last batch of a clip, a folder of photos) is not worth a capture, and only
+    the first four shapes that come again get a graph; everything else runs as before. The memory format and
+    the precision count as the shape.
 
     Args:
         encode: normalised images (N, 3, H, W) -> features; without control flow that depends on the values.
@@ -74,6 +79,8 @@ class GraphedEncoder:
 def _copy(features: Features) -> Features:
     return Features(
         maps={stride: found.clone() for stride, found in features.maps.items()},
-        pooling={stride: replace(left, indices=left.indices.clone()) for stride, left in features.pooling.items()},
+        pooling={
+            stride: replace(left, indices=left.indices.clone()) for stride, left in features.pooling.items()
+        },
         images=features.images,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vistasks.batching import collate, to_device
+from vistasks.loading.batching import collate, to_device
 from vistasks.models.multitask import MultiTaskModel
 from vistasks.types import Batch, ClassNames, Sample
 
@@ -16,9 +16,10 @@ from vistasks.types import Batch, ClassNames, Sample
 def fold_batchnorm(model: MultiTaskModel) -> int:
     """Multiplies every BatchNorm that directly follows a convolution into it, in place; returns how many.
 
-    A BatchNorm in evaluation mode is a scale and a shift per channel, so the answers stay the same up to float32 rounding, and
-    a pass over every map is saved. Which convolution feeds which BatchNorm is seen in a pass over a small grey picture,
-    not guessed from names. The model can only predict afterwards: there are no statistics left to train.
+    A BatchNorm in evaluation mode is a scale and a shift per channel, so the answers stay the same up to
+    float32 rounding, and a pass over every map is saved. Which convolution feeds which BatchNorm is seen in a
+    pass over a small grey picture, not guessed from names. The model can only predict afterwards: there are
+    no statistics left to train.
 
     Raises:
         ValueError: the model is in training mode.
@@ -50,7 +51,11 @@ def fold_batchnorm(model: MultiTaskModel) -> int:
     for handle in handles:
         handle.remove()
     # a convolution that feeds two BatchNorms, or is used more often than its BatchNorm, stays as it is
-    folded = [(norm, conv) for norm, conv in pairs.items() if uses[norm] == uses[conv] and [*pairs.values()].count(conv) == 1]
+    folded = [
+        (norm, conv)
+        for norm, conv in pairs.items()
+        if uses[norm] == uses[conv] and [*pairs.values()].count(conv) == 1
+    ]
     owners = {child: (parent, name) for parent in model.modules() for name, child in parent.named_children()}
     for norm, conv in folded:
         _fold(conv, norm)
@@ -74,6 +79,8 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 def _grey_picture(model: MultiTaskModel) -> Batch:
     side = math.ceil(max(model.backbone.min_size, 2 * model.divisor) / model.divisor) * model.divisor
     proposals = np.array([[0, 0, side, side]], dtype=np.float32)
-    sample = Sample(image_id="grey", path="grey", image=np.full((side, side, 3), 127, dtype=np.uint8), proposals=proposals)
+    sample = Sample(
+        image_id="grey", path="grey", image=np.full((side, side, 3), 127, dtype=np.uint8), proposals=proposals
+    )
     batch = collate([sample], [sample.size], classes=ClassNames(), divisor=model.divisor)
     return to_device(batch, model.mean.device)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from vistasks.backbones.backbone import Backbone
-from vistasks.batching import with_proposals
 from vistasks.heads.head import Head
 from vistasks.heads.segmentation import SegmentationHead
 from vistasks.heads.test_time import TestTime
+from vistasks.loading.batching import with_proposals
 from vistasks.models.views import Opinion, Regions, predict_views, view_opinions
 from vistasks.models.weighting import FixedWeights, TaskWeighting
 from vistasks.types import Batch, Features, Prediction
@@ -30,7 +30,8 @@ class MultiTaskModel(nn.Module):
         weighting: what balances the tasks after that; None: nothing.
 
     Attributes:
-        active: the tasks that `loss` trains; a training with stages or task sampling sets it before each step.
+        active: the tasks that `loss` trains; a training with stages or task sampling sets it before each
+            step.
         precision: what `predict` computes in by autocast, such as torch.float16; None: float32.
         test_time: what `look` was given; None: each picture is predicted as it is.
     """
@@ -69,7 +70,9 @@ class MultiTaskModel(nn.Module):
         return features if self.neck is None else self.neck(features)
 
     def features(self, batch: Batch) -> Features:
-        """The batch's features, or only its normalised images where no head reads features of whole images."""
+        """The batch's features, or only its normalised images where no head reads features of whole
+        images.
+        """
         return self.features_of(self.normalised(batch.images).contiguous(memory_format=torch.channels_last))
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -92,7 +95,9 @@ class MultiTaskModel(nn.Module):
         return self.weighting(losses, {task: getattr(batch, f"{task}_labelled").any() for task in losses})
 
     def look(self, test_time: TestTime | None) -> None:
-        """From now on `predict` looks at each picture through these views and windows; see `vistasks.models.views`."""
+        """From now on `predict` looks at each picture through these views and windows; see
+        `vistasks.models.views`.
+        """
         self.test_time = test_time
         for head in self.heads.values():
             if isinstance(head, SegmentationHead):
@@ -106,9 +111,10 @@ class MultiTaskModel(nn.Module):
 
         Args:
             batch: the images, with proposals where there is a detector.
-            rows: by task, the only images that its head is asked about; for the others the prediction has None.
-            regions: called with each image's class map (None where not asked for); gives further proposals for each image,
-                (P, 4) float32 in pixels of the original image.
+            rows: by task, the only images that its head is asked about; for the others the prediction has
+                None.
+            regions: called with each image's class map (None where not asked for); gives further proposals
+                for each image, (P, 4) float32 in pixels of the original image.
         """
         with self.autocast(batch):
             if self.test_time is not None and len(self.test_time.views) > 1:
@@ -122,7 +128,9 @@ class MultiTaskModel(nn.Module):
 
     @torch.inference_mode()
     def opinions(self, batch: Batch) -> list[Opinion]:
-        """What `predict` would say of each image, before the class of a pixel is decided: for averages over several models."""
+        """What `predict` would say of each image, before the class of a pixel is decided: for averages over
+        several models.
+        """
         with self.autocast(batch):
             if self.test_time is not None and len(self.test_time.views) > 1:
                 return view_opinions(self, batch, self.test_time)
@@ -135,9 +143,13 @@ class MultiTaskModel(nn.Module):
 
     def autocast(self, batch: Batch) -> torch.autocast:
         """The context of `precision`."""
-        return torch.autocast(batch.images.device.type, dtype=self.precision, enabled=self.precision is not None)
+        return torch.autocast(
+            batch.images.device.type, dtype=self.precision, enabled=self.precision is not None
+        )
 
-    def _answers(self, task: str, features: Features, batch: Batch, rows: Mapping[str, Sequence[int]]) -> list[Any]:
+    def _answers(
+        self, task: str, features: Features, batch: Batch, rows: Mapping[str, Sequence[int]]
+    ) -> list[Any]:
         asked = rows.get(task, range(len(batch)))
         answers: list[Any] = [None] * len(batch)
         if task not in self.heads or not asked:

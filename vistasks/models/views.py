@@ -1,8 +1,7 @@
 """A picture seen through several views: class probabilities averaged, boxes fused.
 
-The trunk sees each view once, for both heads. Region proposals are those of the picture itself, moved along with each view: what
-looks for them does not run once a view.
-"""
+The trunk sees each view once, for both heads. Region proposals are those of the picture itself, moved along
+with each view: what looks for them does not run once a view."""
 
 from __future__ import annotations
 
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 from torch import Tensor
 
-from vistasks.batching import with_proposals
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.segmentation import SegmentationHead, class_map
 from vistasks.heads.test_time import TestTime, View, padded
+from vistasks.loading.batching import with_proposals
 from vistasks.ops.box_fusion import fuse_detections
 from vistasks.types import Batch, Detections, Features, Prediction, SegmentationMap
 
@@ -28,7 +27,9 @@ Regions = Callable[[list[SegmentationMap | None]], Sequence[np.ndarray]]
 
 
 class Opinion(NamedTuple):
-    """What a model says of one image: boxes in its own pixels; class probabilities (1, S, h, w) at the network's resolution."""
+    """What a model says of one image: boxes in its own pixels; class probabilities (1, S, h, w) at the
+    network's resolution.
+    """
 
     detections: Detections | None
     probabilities: Tensor | None
@@ -38,9 +39,8 @@ class Opinion(NamedTuple):
 class Look:
     """One picture through one view: the features, and a batch of this one picture as the view sees it.
 
-    The batch's images are normalised and padded; its ``original_sizes`` are those of the picture's file. ``size``: the (H, W) of
-    the picture without the view.
-    """
+    The batch's images are normalised and padded; its ``original_sizes`` are those of the picture's file.
+    ``size``: the (H, W) of the picture without the view."""
 
     view: View
     features: Features
@@ -49,13 +49,17 @@ class Look:
 
     def probabilities(self, model: MultiTaskModel) -> Tensor:
         """(1, S, H, W) over the picture without the view."""
-        (found,) = cast(SegmentationHead, model.heads["segmentation"]).probabilities(self.features, self.batch, model.encode)
+        (found,) = cast(SegmentationHead, model.heads["segmentation"]).probabilities(
+            self.features, self.batch, model.encode
+        )
         return self.view.undo(found, self.size)
 
     def detections(self, model: MultiTaskModel, proposals: Tensor) -> Detections:
         """Boxes in pixels of the original image, from proposals (P, 4) of the picture without the view."""
         moved = self.view.apply_boxes(proposals, self.size, self.batch.sizes[0])
-        (found,) = model.heads["detection"].predict(self.features, replace(self.batch, proposals=(moved,)), model.encode)
+        (found,) = model.heads["detection"].predict(
+            self.features, replace(self.batch, proposals=(moved,)), model.encode
+        )
         return replace(found, boxes=self.view.undo_boxes(found.boxes, self.batch.original_sizes[0][1]))
 
 
@@ -75,7 +79,9 @@ def looks(model: MultiTaskModel, batch: Batch, index: int, test_time: TestTime) 
 def view_opinions(
     model: MultiTaskModel, batch: Batch, test_time: TestTime, rows: Mapping[str, Sequence[int]] | None = None
 ) -> list[Opinion]:
-    """What is said of each image from all views together; ``rows``: by task, the only images that its head is asked about."""
+    """What is said of each image from all views together; ``rows``: by task, the only images that its head is
+    asked about.
+    """
     found = []
     for index in range(len(batch)):
         tasks = {task for task in model.heads if index in (rows or {}).get(task, [index])}
@@ -93,14 +99,25 @@ def view_opinions(
 
 
 def predict_views(
-    model: MultiTaskModel, batch: Batch, test_time: TestTime, *, rows: Mapping[str, Sequence[int]], regions: Regions | None
+    model: MultiTaskModel,
+    batch: Batch,
+    test_time: TestTime,
+    *,
+    rows: Mapping[str, Sequence[int]],
+    regions: Regions | None,
 ) -> list[Prediction]:
-    """As `MultiTaskModel.predict`, from all views. With ``regions`` the trunk sees each view once more, for the boxes."""
+    """As `MultiTaskModel.predict`, from all views. With ``regions`` the trunk sees each view once more, for
+    the boxes.
+    """
     both = {task: list(rows.get(task, range(len(batch)))) for task in model.heads}
     opinions = view_opinions(model, batch, test_time, both if regions is None else {**both, "detection": []})
     maps: list[SegmentationMap | None] = []
     for opinion, size in zip(opinions, batch.original_sizes):
-        names = cast(SegmentationHead, model.heads["segmentation"]).classes if opinion.probabilities is not None else ()
+        names = (
+            cast(SegmentationHead, model.heads["segmentation"]).classes
+            if opinion.probabilities is not None
+            else ()
+        )
         maps.append(None if opinion.probabilities is None else class_map(opinion.probabilities, size, names))
     if regions is not None:
         batch = with_proposals(batch, regions(maps))

@@ -1,8 +1,7 @@
 """How much each task's loss counts where two heads share one trunk.
 
-A weighting is a module of the model, so that what it has learnt or measured lies in the checkpoint beside the weights and a
-resumed run goes on with it. ``model.loss_weights`` are applied before.
-"""
+A weighting is a module of the model, so that what it has learnt or measured lies in the checkpoint beside the
+weights and a resumed run goes on with it. ``model.loss_weights`` are applied before."""
 
 from __future__ import annotations
 
@@ -26,23 +25,28 @@ class TaskWeighting(nn.Module, ABC):
         tasks: the model's heads, in order.
     """
 
-    reads_shared_maps: ClassVar[bool] = False  # looks at gradients in the maps of whole images that all heads must read
+    reads_shared_maps: ClassVar[bool] = (
+        False  # looks at gradients in the maps of whole images that all heads must read
+    )
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         super().__init__()
         self.tasks = tasks
 
     def tap(self, task: str, features: Features) -> Features:
-        """The features as ``task``'s head gets them: a place to look at the gradient that comes back from it."""
+        """The features as ``task``'s head gets them: a place to look at the gradient that comes back from
+        it.
+        """
         return features
 
     @abstractmethod
-    def forward(self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Terms ``task/name`` (and the weighting's own) from each task's scalar losses.
 
-        ``labelled[task]`` is a bool scalar: whether this batch labels the task at all. A task that is not trained in this step
-        is in neither.
-        """
+        ``labelled[task]`` is a bool scalar: whether this batch labels the task at all. A task that is not
+        trained in this step is in neither."""
 
     @abstractmethod
     def factors(self) -> dict[str, float]:
@@ -50,7 +54,11 @@ class TaskWeighting(nn.Module, ABC):
 
 
 def _weighted(losses: Mapping[str, Mapping[str, Tensor]], factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{task}/{name}": value * factors[task] for task, terms in losses.items() for name, value in terms.items()}
+    return {
+        f"{task}/{name}": value * factors[task]
+        for task, terms in losses.items()
+        for name, value in terms.items()
+    }
 
 
 @WEIGHTINGS.register("fixed")
@@ -60,7 +68,9 @@ class FixedWeights(TaskWeighting):
     def __init__(self, *, tasks: tuple[str, ...]) -> None:
         super().__init__(tasks)
 
-    def forward(self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         return {f"{task}/{name}": value for task, terms in losses.items() for name, value in terms.items()}
 
     def factors(self) -> dict[str, float]:
@@ -71,13 +81,13 @@ class FixedWeights(TaskWeighting):
 class UncertaintyWeights(TaskWeighting):
     """exp(-s) L + s / 2 with a learnt s = log variance per task (Kendall, Gal and Cipolla 2018, eq. 7-10).
 
-    A task has one s for all its losses, which so keep the proportions that its paper gives them. A batch that does not label a
-    task leaves its s alone.
+    A task has one s for all its losses, which so keep the proportions that its paper gives them. A batch that
+    does not label a task leaves its s alone.
 
     Args:
         tasks: the model's heads.
-        speed: what is learnt is s / speed, because s must move by whole units where weights move by thousandths: with Adam, s
-            moves by about learning rate x speed a step.
+        speed: what is learnt is s / speed, because s must move by whole units where weights move by
+            thousandths: with Adam, s moves by about learning rate x speed a step.
     """
 
     def __init__(self, *, tasks: tuple[str, ...], speed: PositiveFloat = 10.0) -> None:
@@ -85,7 +95,9 @@ class UncertaintyWeights(TaskWeighting):
         self.speed = speed
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
 
-    def forward(self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         s = {task: self.log_variance[task].float() * self.speed for task in losses}
         terms = _weighted(losses, {task: torch.exp(-value) for task, value in s.items()})
         penalties = [value / 2 * labelled[task] for task, value in s.items()]
@@ -97,19 +109,22 @@ class UncertaintyWeights(TaskWeighting):
 
 @WEIGHTINGS.register("gradient_norm")
 class GradientNormWeights(TaskWeighting):
-    """Factors that make the tasks pull equally hard at the maps that they share (after GradNorm, Chen et al. 2018).
+    """Factors that make the tasks pull equally hard at the maps that they share (after GradNorm, Chen et al.
+    2018).
 
-    The norm of each task's gradient is read where its head's backward pass enters the shared maps, so that it costs no second
-    pass; the paper takes the last shared layer's weights. Where the paper moves its factors by gradient steps towards
-    ``factor x norm = mean norm x rate ** alpha`` (eq. 1 and 2), the factors here are that equation's solution for running
-    means of the norms. They sum to the number of tasks, as there.
+    The norm of each task's gradient is read where its head's backward pass enters the shared maps, so that it
+    costs no second pass; the paper takes the last shared layer's weights. Where the paper moves its factors
+    by gradient steps towards ``factor x norm = mean norm x rate ** alpha`` (eq. 1 and 2), the factors here
+    are that equation's solution for running means of the norms. They sum to the number of tasks, as there.
 
     Args:
         tasks: the model's heads.
-        alpha: strength of the pull towards tasks whose loss has fallen less than the others'; 0: only the norms count.
+        alpha: strength of the pull towards tasks whose loss has fallen less than the others'; 0: only the
+            norms count.
         momentum: of the running means over steps.
         targets: desired ratio of the norms, by task; 1 where not named.
-        limit: no norm counts as less than the largest / limit, so that a task that is nearly learnt is not blown up.
+        limit: no norm counts as less than the largest / limit, so that a task that is nearly learnt is not
+            blown up.
     """
 
     reads_shared_maps = True
@@ -161,7 +176,9 @@ class GradientNormWeights(TaskWeighting):
 
     @torch.no_grad()
     def _look_back(self) -> None:
-        """The last backward pass's norms, of which its factors are taken out again, into the running means."""
+        """The last backward pass's norms, of which its factors are taken out again, into the running
+        means.
+        """
         norm = self.square.sqrt() / self.factor
         seen = torch.isfinite(norm) & (norm > 0)
         self.norm.copy_(torch.where(seen, self._mean(self.norm, norm), self.norm))
@@ -179,11 +196,15 @@ class GradientNormWeights(TaskWeighting):
             self.recent[index] = torch.where(seen, self._mean(self.recent[index], value), self.recent[index])
         ratio = torch.where(self.first > 0, self.recent / self.first.clamp(min=1e-12), 1.0)
         rate = ratio / ratio.mean().clamp(min=1e-12)  # the paper's relative inverse training rate
-        wanted = self.target * rate**self.alpha / self.norm.clamp(min=1e-20).maximum(self.norm.max() / self.limit)
+        wanted = (
+            self.target * rate**self.alpha / self.norm.clamp(min=1e-20).maximum(self.norm.max() / self.limit)
+        )
         factor = wanted / wanted.mean().clamp(min=1e-30)
         self.factor.copy_(torch.where((self.norm > 0).all(), factor, torch.ones_like(factor)))
 
-    def forward(self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, losses: Mapping[str, Mapping[str, Tensor]], labelled: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         if self.training and torch.is_grad_enabled():
             self._look_back()
             self._balance(losses)

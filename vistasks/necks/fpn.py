@@ -19,25 +19,35 @@ class FPN(nn.Module):
         channels: stride -> ``channels`` of each map it gives, in ascending order of the strides.
     """
 
-    def __init__(self, *, in_channels: dict[int, int], channels: int = 128, strides: list[int] | None = None) -> None:
+    def __init__(
+        self, *, in_channels: dict[int, int], channels: int = 128, strides: list[int] | None = None
+    ) -> None:
         """``in_channels`` is the trunk's ``channels``; ``strides`` those to use, by default all from 4 on.
 
         Raises:
             ValueError: a stride that the trunk does not publish, no stride, or channels below 1.
         """
         super().__init__()
-        chosen = sorted(set(strides)) if strides is not None else sorted(stride for stride in in_channels if stride >= 4)
+        chosen = (
+            sorted(set(strides))
+            if strides is not None
+            else sorted(stride for stride in in_channels if stride >= 4)
+        )
         unknown = [stride for stride in chosen if stride not in in_channels]
         if unknown or not chosen:
             raise ValueError(f"fpn: strides {strides} must be some of the trunk's: {sorted(in_channels)}")
         if channels < 1:
             raise ValueError(f"fpn: channels must be at least 1, not {channels}")
         self.channels = dict.fromkeys(chosen, channels)
-        self.lateral = nn.ModuleDict({str(stride): _linear(in_channels[stride], channels, 1) for stride in chosen})
+        self.lateral = nn.ModuleDict(
+            {str(stride): _linear(in_channels[stride], channels, 1) for stride in chosen}
+        )
         self.output = nn.ModuleDict({str(stride): _linear(channels, channels, 3) for stride in chosen})
 
     def forward(self, features: Features) -> Features:
-        """The trunk's features to maps of ``channels`` channels, (N, C, H/s, W/s); the poolings do not pass."""
+        """The trunk's features to maps of ``channels`` channels, (N, C, H/s, W/s); the poolings do not
+        pass.
+        """
         maps: dict[int, Tensor] = {}
         above: Tensor | None = None
         for stride in reversed(self.channels):  # coarsest first

@@ -1,8 +1,8 @@
-"""Weighted boxes fusion (Solovyev, Wang and Gabruseva 2021): the boxes of several views or models become one set.
+"""Weighted boxes fusion (Solovyev, Wang and Gabruseva 2021): the boxes of several views or models become one
+set.
 
-Where non-maximum suppression keeps the best of overlapping boxes, fusion takes their mean: every box counts by its score, and
-what few of the sources have found loses score.
-"""
+Where non-maximum suppression keeps the best of overlapping boxes, fusion takes their mean: every box counts
+by its score, and what few of the sources have found loses score."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class BoxFusion:
     Attributes:
         iou: a box joins the cluster whose fused box it overlaps most, if by more than this.
         score: of a cluster: the "mean" of its boxes' (the paper's), or the greatest, "max".
-        agreement: what that is multiplied by: the share of the "sources" that the cluster has a box of; or "boxes", the paper's
-            min(T, N) / N of T boxes and N sources, where two boxes of one source count for two; or "none".
+        agreement: what that is multiplied by: the share of the "sources" that the cluster has a box of; or
+            "boxes", the paper's min(T, N) / N of T boxes and N sources, where two boxes of one source count
+            for two; or "none".
 
-    Where sources have votes, a box counts by its score times its source's vote in the fused box, and by the vote in the mean
-    score; the shares of "sources" and "boxes" are of votes. With equal votes that is the same as without.
-    """
+    Where sources have votes, a box counts by its score times its source's vote in the fused box, and by the
+    vote in the mean score; the shares of "sources" and "boxes" are of votes. With equal votes that is the
+    same as without."""
 
     iou: float = 0.55
     score: Score = "mean"
@@ -42,13 +43,20 @@ class BoxFusion:
             raise ValueError(f"box fusion: the IoU must be between 0 and 1; received {self.iou}")
         for name, choices in (("score", get_args(Score)), ("agreement", get_args(Agreement))):
             if getattr(self, name) not in choices:
-                raise ValueError(f"box fusion: {name} is one of {', '.join(choices)}; received '{getattr(self, name)}'")
+                raise ValueError(
+                    f"box fusion: {name} is one of {', '.join(choices)}; received '{getattr(self, name)}'"
+                )
 
 
 def fuse_detections(
-    answers: Sequence[Detections], fusion: BoxFusion, *, limit: int | None = None, votes: Sequence[float] | None = None
+    answers: Sequence[Detections],
+    fusion: BoxFusion,
+    *,
+    limit: int | None = None,
+    votes: Sequence[float] | None = None,
 ) -> Detections:
-    """What one or more sources say about one picture, in the same pixels and of the same classes, as one; the best ``limit``.
+    """What one or more sources say about one picture, in the same pixels and of the same classes, as one; the
+    best ``limit``.
 
     ``votes``: of each source, over 0; None: one each.
     """
@@ -62,12 +70,18 @@ def fuse_detections(
 
 
 def fuse_boxes(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, sources: np.ndarray, *, votes: np.ndarray, fusion: BoxFusion
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray,
+    *,
+    votes: np.ndarray,
+    fusion: BoxFusion,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (F, 4) float32, scores (F,) float32 and labels (F,) int64 of the clusters, best first.
 
-    A class's boxes come one after the other, as each may move a fused box; all classes go side by side. The order of the input
-    does not matter, not even among equal scores.
+    A class's boxes come one after the other, as each may move a fused box; all classes go side by side. The
+    order of the input does not matter, not even among equal scores.
 
     Args:
         boxes: (N, 4) of all sources.
@@ -106,8 +120,12 @@ class _Clusters:
         self.boxes = np.zeros((groups, most))  # sums of the votes
         self.sources = np.zeros((groups, most, len(votes)), bool)
 
-    def add(self, groups: np.ndarray, boxes: np.ndarray, scores: np.ndarray, sources: np.ndarray, threshold: float) -> None:
-        """One box (G', 4) of each of the groups (G',) joins the cluster that it overlaps most, or begins one."""
+    def add(
+        self, groups: np.ndarray, boxes: np.ndarray, scores: np.ndarray, sources: np.ndarray, threshold: float
+    ) -> None:
+        """One box (G', 4) of each of the groups (G',) joins the cluster that it overlaps most, or begins
+        one.
+        """
         width = int(self.used[groups].max(initial=0))
         place = self.used[groups]
         if width:

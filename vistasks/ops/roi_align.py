@@ -8,11 +8,13 @@ from torch.nn import functional
 
 
 def gather_roi_align(maps: Tensor, rois: Tensor, *, size: int, stride: int, samples: int = 2) -> Tensor:
-    """The values of ``torchvision.ops.roi_align(..., sampling_ratio=samples, aligned=True)``, up to float32 rounding.
+    """The values of ``torchvision.ops.roi_align(..., sampling_ratio=samples, aligned=True)``, up to float32
+    rounding.
 
-    A cell is the mean of samples x samples bilinear values, so it is a weighted sum of (2 samples)^2 rows of the map seen as a
-    table (positions, channels), with weights that are products of one along y and one along x. PyTorch's embedding bag sums such
-    rows with vector instructions along the channels, where torchvision's kernel goes value by value.
+    A cell is the mean of samples x samples bilinear values, so it is a weighted sum of (2 samples)^2 rows of
+    the map seen as a table (positions, channels), with weights that are products of one along y and one along
+    x. PyTorch's embedding bag sums such rows with vector instructions along the channels, where torchvision's
+    kernel goes value by value.
 
     Args:
         maps: (N, C, H, W) float32; channels-last memory is read as it is, other memory is copied.
@@ -28,15 +30,21 @@ def gather_roi_align(maps: Tensor, rois: Tensor, *, size: int, stride: int, samp
     y, weights_y = _taps(scaled[:, 1], scaled[:, 3], size, samples, height)  # (R, size, 2 samples)
     x, weights_x = _taps(scaled[:, 0], scaled[:, 2], size, samples, width)
     start = (rois[:, 0].long() * (height * width))[:, None, None]
-    rows = (start + y * width)[:, :, None, :, None] + x[:, None, :, None, :]  # (R, size, size, 2 samples, 2 samples)
+    rows = (start + y * width)[:, :, None, :, None] + x[
+        :, None, :, None, :
+    ]  # (R, size, size, 2 samples, 2 samples)
     weights = weights_y[:, :, None, :, None] * weights_x[:, None, :, None, :] / samples**2
     each = (2 * samples) ** 2
-    cells = functional.embedding_bag(rows.view(-1, each), table, mode="sum", per_sample_weights=weights.view(-1, each))
+    cells = functional.embedding_bag(
+        rows.view(-1, each), table, mode="sum", per_sample_weights=weights.view(-1, each)
+    )
     return cells.view(len(rois), size, size, channels).permute(0, 3, 1, 2)
 
 
 def _taps(low: Tensor, high: Tensor, size: int, samples: int, length: int) -> tuple[Tensor, Tensor]:
-    """Along one axis of ``length``: the rows (R, size, 2 samples) int64 that a cell reads and their weights."""
+    """Along one axis of ``length``: the rows (R, size, 2 samples) int64 that a cell reads and their
+    weights.
+    """
     steps = (torch.arange(size * samples, dtype=low.dtype, device=low.device) + 0.5) / (size * samples)
     at = low[:, None] + (high - low)[:, None] * steps  # (R, size * samples)
     inside = (at >= -1) & (at <= length)

@@ -1,9 +1,9 @@
 """Proposals that are computed once for each picture and kept on disk.
 
-One file an entry, named by a hash of the picture's pixels and the method's key, so that no picture, option or version of the
-algorithm is ever mistaken for another. An entry is written whole under a temporary name and renamed, so that any number of
-processes can fill one folder and be killed at any time; a checksum finds damage.
-"""
+One file an entry, named by a hash of the picture's pixels and the method's key, so that no picture, option or
+version of the algorithm is ever mistaken for another. An entry is written whole under a temporary name and
+renamed, so that any number of processes can fill one folder and be killed at any time; a checksum finds
+damage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def encoded(boxes: np.ndarray) -> bytes:
 def decoded(content: bytes) -> np.ndarray:
     """The boxes of `encoded`; `DamagedEntry` where any byte differs."""
     body = content[len(MAGIC) + 32 :]
-    if not content.startswith(MAGIC) or hashlib.sha256(body).digest() != content[len(MAGIC) : len(MAGIC) + 32]:
+    if (
+        not content.startswith(MAGIC)
+        or hashlib.sha256(body).digest() != content[len(MAGIC) : len(MAGIC) + 32]
+    ):
         raise DamagedEntry("checksum differs")
     boxes = np.frombuffer(body, dtype="<f4", offset=8).astype(np.float32).reshape(-1, 4)
     if len(boxes) != struct.unpack("<Q", body[:8])[0]:
@@ -65,9 +68,10 @@ class CachedProposals:
 
     Args:
         method: what computes the boxes. A method without a key is called every time and nothing is kept.
-        folder: where entries lie; made when first needed. Where it cannot be written, a warning says so once and boxes are
-            computed without being kept.
-        max_bytes: where the entries take more, the oldest (by time of last use) are removed until nine tenths are left.
+        folder: where entries lie; made when first needed. Where it cannot be written, a warning says so once
+            and boxes are computed without being kept.
+        max_bytes: where the entries take more, the oldest (by time of last use) are removed until nine tenths
+            are left.
     """
 
     def __init__(self, method: ProposalMethod, folder: str | Path, max_bytes: int | None = None) -> None:
@@ -77,7 +81,9 @@ class CachedProposals:
         self.folder = Path(folder)
         self.max_bytes = max_bytes
         self._writable = True
-        self._unmeasured: int | None = None  # bytes written since the folder was last measured; None: never measured
+        self._unmeasured: int | None = (
+            None  # bytes written since the folder was last measured; None: never measured
+        )
 
     @property
     def key(self) -> str | None:
@@ -133,7 +139,10 @@ class CachedProposals:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
             self._writable = False
-            warnings.warn(f"{self.folder}: proposals cannot be kept ({error}); they are computed every time", stacklevel=3)
+            warnings.warn(
+                f"{self.folder}: proposals cannot be kept ({error}); they are computed every time",
+                stacklevel=3,
+            )
             return
         if self.max_bytes is not None:
             self._unmeasured = None if self._unmeasured is None else self._unmeasured + len(content)
@@ -143,10 +152,11 @@ class CachedProposals:
 
 
 def evict(folder: str | Path, max_bytes: int) -> int:
-    """Where the entries take over ``max_bytes``, removes the longest unused until nine tenths are left; the bytes removed.
+    """Where the entries take over ``max_bytes``, removes the longest unused until nine tenths are left; the
+    bytes removed.
 
-    Safe beside other processes: an entry that is gone already is no error, and one that is being read stays readable.
-    """
+    Safe beside other processes: an entry that is gone already is no error, and one that is being read stays
+    readable."""
     found = []
     for path in _entries(Path(folder)):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,6 @@
-"""The colour spaces of selective search (Uijlings et al. 2013, section 3.2.1), each as uint8 planes (C, H, W)."""
+"""The colour spaces of selective search (Uijlings et al. 2013, section 3.2.1), each as uint8 planes (C, H,
+W).
+"""
 
 from __future__ import annotations
 

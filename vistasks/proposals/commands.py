@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from vistasks.proposals.cache import CachedProposals, clear
@@ -26,12 +33,21 @@ if TYPE_CHECKING:
 TIMED_PICTURES = 20
 
 
-def _in_parallel(work: Callable[[int], Any], count: int, threads: int, console: Console, title: str) -> Iterator[tuple[int, Any]]:
-    """``work(index)`` for every index on some threads, behind a progress bar; results in the order in which they end.
+def _in_parallel(
+    work: Callable[[int], Any], count: int, threads: int, console: Console, title: str
+) -> Iterator[tuple[int, Any]]:
+    """``work(index)`` for every index on some threads, behind a progress bar; results in the order in which
+    they end.
 
     Only a few results wait at any time, so that memory does not grow with the data set.
     """
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(threads) as pool:
         bar = progress.add_task(title, total=count)
         running: dict[Future[Any], int] = {}
@@ -50,7 +66,8 @@ def _in_parallel(work: Callable[[int], Any], count: int, threads: int, console: 
 def compute_command(
     dataset: Dataset, method: ProposalMethod, *, threads: int | None = None, console: Console | None = None
 ) -> int:
-    """Fills the cache for all pictures of a data set; what is there already is kept, so it can be stopped and run again.
+    """Fills the cache for all pictures of a data set; what is there already is kept, so it can be stopped and
+    run again.
 
     Args:
         dataset: whose pictures.
@@ -60,7 +77,9 @@ def compute_command(
     Returns: the exit code, 0.
     """
     if not isinstance(method, CachedProposals) or method.key is None:
-        raise ValueError("proposals compute: the config keeps no proposals; set proposals.cache and a method that can be cached")
+        raise ValueError(
+            "proposals compute: the config keeps no proposals; set proposals.cache and a method that can be cached"
+        )
     console = console or Console()
     kept = boxes = 0
 
@@ -70,7 +89,9 @@ def compute_command(
         return known, len(method(sample))
 
     started = time.perf_counter()
-    for _, (known, count) in _in_parallel(work, len(dataset), threads or os.cpu_count() or 1, console, "proposals"):
+    for _, (known, count) in _in_parallel(
+        work, len(dataset), threads or os.cpu_count() or 1, console, "proposals"
+    ):
         kept += known
         boxes += count
     seconds = time.perf_counter() - started
@@ -85,11 +106,11 @@ def compute_command(
 def report(
     dataset: Dataset, method: ProposalMethod, *, threads: int | None = None, console: Console | None = None
 ) -> dict[str, Any]:
-    """Recall, overlap and time of a method on a data set: `ProposalRecall.compute`, with "method" and "seconds" a picture.
+    """Recall, overlap and time of a method on a data set: `ProposalRecall.compute`, with "method" and
+    "seconds" a picture.
 
-    "seconds" is measured without the cache, on one thread, over `TIMED_PICTURES` pictures spread over the data set. Of a union
-    "members" has the same numbers, without the seconds, of each method alone.
-    """
+    "seconds" is measured without the cache, on one thread, over `TIMED_PICTURES` pictures spread over the
+    data set. Of a union "members" has the same numbers, without the seconds, of each method alone."""
     bare = method.method if isinstance(method, CachedProposals) else method
     if within_the_model(bare):
         raise ValueError(
@@ -108,7 +129,9 @@ def report(
             own.update(sample, part)
         return sample, together(parts)
 
-    found = _in_parallel(work, len(dataset), threads or os.cpu_count() or 1, console or Console(stderr=True), "proposals")
+    found = _in_parallel(
+        work, len(dataset), threads or os.cpu_count() or 1, console or Console(stderr=True), "proposals"
+    )
     for _, (sample, boxes) in found:
         recall.update(sample, boxes)
     seconds = []
@@ -118,7 +141,11 @@ def report(
         bare(sample)
         seconds.append(time.perf_counter() - started)
     result = {"method": _name(bare), "seconds": sum(seconds) / max(1, len(seconds)), **recall.compute()}
-    return {**result, "members": {name: own.compute() for name, (_, own) in members.items()}} if members else result
+    return (
+        {**result, "members": {name: own.compute() for name, (_, own) in members.items()}}
+        if members
+        else result
+    )
 
 
 def _name(method: ProposalMethod) -> str:
@@ -134,7 +161,9 @@ def report_command(
     threads: int | None = None,
     console: Console | None = None,
 ) -> int:
-    """Prints `report` as tables; writes it as json and as a plot of recall against the number of boxes where asked."""
+    """Prints `report` as tables; writes it as json and as a plot of recall against the number of boxes where
+    asked.
+    """
     console = console or Console()
     result = report(dataset, method, threads=threads, console=console)
     _show(result, console)
@@ -156,31 +185,52 @@ def _number(value: float | None) -> str:
 def _show(result: dict[str, Any], console: Console) -> None:
     console.print(f"{result['method']}: {result['boxes']:.0f} boxes and {result['seconds']:.3f} s a picture")
     console.print(f"{result['pictures']} pictures, {result['objects']} objects; {result['protocol']}")
-    table = Table("boxes", "recall .5", "recall .7", "recall .9", "MABO", "mean best overlap", "average recall")
+    table = Table(
+        "boxes", "recall .5", "recall .7", "recall .9", "MABO", "mean best overlap", "average recall"
+    )
     for name, row in result["budgets"].items():
         numbers = [*row["recall"].values(), row["mabo"], row["mean_best_overlap"], row["average_recall"]]
         table.add_row(name, *map(_number, numbers))
     console.print(table)
     for name, part in {"": result, **result.get("members", {})}.items():
         by_class = part["recall_by_class"]
-        classes = Table("class", "ABO", *(f"recall {threshold}" for threshold in by_class), title=name and f"{name} alone")
+        classes = Table(
+            "class", "ABO", *(f"recall {threshold}" for threshold in by_class), title=name and f"{name} alone"
+        )
         for label, value in part["abo"].items():
             classes.add_row(label, _number(value), *(_number(values[label]) for values in by_class.values()))
         console.print(classes)
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Recall at each threshold and average recall against the number of boxes, of a `report`, as a picture file."""
+    """Recall at each threshold and average recall against the number of boxes, of a `report`, as a picture
+    file.
+    """
     from matplotlib.figure import Figure
 
     axes = (figure := Figure(figsize=(6, 4), layout="constrained")).subplots()
     # a budget above what the method gives is the same as "all", which stands at the mean number of boxes
-    rows = [(float(name), row) for name, row in result["budgets"].items() if name != "all" and float(name) < result["boxes"]]
+    rows = [
+        (float(name), row)
+        for name, row in result["budgets"].items()
+        if name != "all" and float(name) < result["boxes"]
+    ]
     rows.append((max(1.0, result["boxes"]), result["budgets"]["all"]))
     counts = [count for count, _ in rows]
     for threshold in result["budgets"]["all"]["recall"]:
-        axes.plot(counts, [row["recall"][threshold] for _, row in rows], marker="o", label=f"recall at IoU {threshold}")
-    axes.plot(counts, [row["average_recall"] for _, row in rows], marker="o", linestyle="--", label="average recall .5 to .95")
+        axes.plot(
+            counts,
+            [row["recall"][threshold] for _, row in rows],
+            marker="o",
+            label=f"recall at IoU {threshold}",
+        )
+    axes.plot(
+        counts,
+        [row["average_recall"] for _, row in rows],
+        marker="o",
+        linestyle="--",
+        label="average recall .5 to .95",
+    )
     axes.set(xscale="log", xlabel="boxes a picture", ylim=(0, 1), title=result["method"].split(" ")[0])
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,4 +1,6 @@
-"""How the hot loops of this room are compiled: numba without the interpreter lock, cached on disk where that is possible."""
+"""How the hot loops of this room are compiled: numba without the interpreter lock, cached on disk where that
+is possible.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ ABOUT_SECONDS = 25  # measured on one core; only said, never relied on
 
 
 class _Announcement(event.Listener):
-    """Says once, on stderr, that this installation is compiling; silent where the cache on disk already has the code."""
+    """Says once, on stderr, that this installation is compiling; silent where the cache on disk already has
+    the code.
+    """
 
     def __init__(self) -> None:
         self.said = False
@@ -23,7 +27,9 @@ class _Announcement(event.Listener):
         module = getattr(getattr(event.data.get("dispatcher"), "py_func", None), "__module__", None)
         if not self.said and str(module).startswith(__package__):
             self.said = True
-            print(f"compiling selective search once (about {ABOUT_SECONDS} s)...", file=sys.stderr, flush=True)
+            print(
+                f"compiling selective search once (about {ABOUT_SECONDS} s)...", file=sys.stderr, flush=True
+            )
 
     def on_end(self, event: event.Event) -> None:
         """Nothing to say."""
@@ -35,11 +41,17 @@ event.register("numba:compile", _Announcement())
 def compiled(function: Callable[..., Any], *, inline: Literal["never", "always"] = "never") -> Any:
     """Decorator: the function compiled by numba at its first call, ``nogil``, kept in numba's cache on disk.
 
-    Where no cache folder can be written (neither beside the source nor in the user's home) it is compiled in memory for
-    each process instead. ``fastmath`` lets sums of minima and square roots use vector instructions; no NaN or infinity
-    ever reaches these functions. ``inline="always"`` copies a small function into its callers.
-    """
-    options: dict[str, Any] = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy", "inline": inline}
+    Where no cache folder can be written (neither beside the source nor in the user's home) it is compiled in
+    memory for each process instead. ``fastmath`` lets sums of minima and square roots use vector
+    instructions; no NaN or infinity ever reaches these functions. ``inline="always"`` copies a small function
+    into its callers."""
+    options: dict[str, Any] = {
+        "nogil": True,
+        "fastmath": True,
+        "boundscheck": False,
+        "error_model": "numpy",
+        "inline": inline,
+    }
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function ...: no locator available"

@@ -1,14 +1,16 @@
-"""Graph-based segmentation (Felzenszwalb and Huttenlocher, "Efficient graph-based image segmentation", IJCV 2004).
+"""Graph-based segmentation (Felzenszwalb and Huttenlocher, "Efficient graph-based image segmentation", IJCV
+2004).
 
-Pixels are the vertices; the 8-neighbourhood's edges weigh the Euclidean distance of the smoothed colours. Edges are taken
-in order of weight and join two components C1, C2 when ``w <= min(Int(C1) + k / |C1|, Int(C2) + k / |C2|)``, where Int is the
-heaviest edge joined so far (eq. 3 to 5 of the paper). Components under ``min_size`` pixels are joined at last.
+Pixels are the vertices; the 8-neighbourhood's edges weigh the Euclidean distance of the smoothed colours.
+Edges are taken in order of weight and join two components C1, C2 when ``w <= min(Int(C1) + k / |C1|, Int(C2)
++ k / |C2|)``, where Int is the heaviest edge joined so far (eq. 3 to 5 of the paper). Components under
+``min_size`` pixels are joined at last.
 
-What makes it fast in selective search: weights become small integers, so that a counting sort orders all edges in two passes;
-buckets are (weight, direction), so that an edge is only its first pixel; and the edges that were refused, which is where the
-regions touch, are kept, so that joining small components, finding neighbours and coarser segmentations never look at the
-picture again. `graph_segmentation` itself takes the same path with exact weights.
-"""
+What makes it fast in selective search: weights become small integers, so that a counting sort orders all
+edges in two passes; buckets are (weight, direction), so that an edge is only its first pixel; and the edges
+that were refused, which is where the regions touch, are kept, so that joining small components, finding
+neighbours and coarser segmentations never look at the picture again. `graph_segmentation` itself takes the
+same path with exact weights."""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ DIRECTIONS = ((0, 1), (1, -1), (1, 0), (1, 1))  # (down, across) of a pixel's fo
 
 @compiled
 def _edge_weights(planes: np.ndarray, levels: float) -> np.ndarray:
-    """Weights (4, H, W) uint16 of the edges to the right, lower left, lower and lower right neighbour of each pixel."""
+    """Weights (4, H, W) uint16 of the edges to the right, lower left, lower and lower right neighbour of each
+    pixel.
+    """
     channels, height, width = planes.shape
     weights = np.empty((4, height, width), dtype=np.uint16)
     squares = np.empty(width, dtype=np.float32)
@@ -63,7 +67,9 @@ def _sorted_edges(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             for x in range(1 if across < 0 else 0, width - 1 if across > 0 else width):
                 counts[direction, weights[direction, y, x]] += 1
     highest = (1 << 16) - 1
-    while highest > 0 and counts[0, highest] + counts[1, highest] + counts[2, highest] + counts[3, highest] == 0:
+    while (
+        highest > 0 and counts[0, highest] + counts[1, highest] + counts[2, highest] + counts[3, highest] == 0
+    ):
         highest -= 1
     starts = np.empty(4 * (highest + 1) + 1, dtype=np.int32)
     total = np.int32(0)
@@ -99,16 +105,21 @@ def find_root(parent: np.ndarray, vertex: int) -> int:
 
 @compiled
 def _join_pixels(
-    edges: np.ndarray, starts: np.ndarray, levels: np.ndarray, directions: np.ndarray, width: int, count: int, k: float
+    edges: np.ndarray,
+    starts: np.ndarray,
+    levels: np.ndarray,
+    directions: np.ndarray,
+    width: int,
+    count: int,
+    k: float,
 ) -> tuple[np.ndarray, ...]:
     """The paper's algorithm 1 over all pixels.
 
-    Bucket b holds the edges of weight ``levels[b]`` (float32, rising) and direction ``directions[b]`` (uint8) that begin at the
-    pixels ``edges[starts[b] : starts[b + 1]]``. ``k`` is in the unit of the weights.
+    Bucket b holds the edges of weight ``levels[b]`` (float32, rising) and direction ``directions[b]`` (uint8)
+    that begin at the pixels ``edges[starts[b] : starts[b + 1]]``. ``k`` is in the unit of the weights.
 
-    Returns (parent, size, internal, first, second, weight): the union-find forest, sizes and Int of the roots, and the
-    refused edges in order of weight as pixel pairs.
-    """
+    Returns (parent, size, internal, first, second, weight): the union-find forest, sizes and Int of the
+    roots, and the refused edges in order of weight as pixel pairs."""
     parent = np.arange(count).astype(np.int32)
     size = np.ones(count, dtype=np.int32)
     threshold = np.full(count, np.float32(k), dtype=np.float32)
@@ -119,7 +130,9 @@ def _join_pixels(
     first = np.empty(edges.size, dtype=np.int32)
     second = np.empty(edges.size, dtype=np.int32)
     weight = np.empty(edges.size, dtype=np.float32)
-    recent = np.full(1024, -1, dtype=np.int64)  # pairs that were refused lately: most of a boundary repeats them
+    recent = np.full(
+        1024, -1, dtype=np.int64
+    )  # pairs that were refused lately: most of a boundary repeats them
     refused = 0
     joined = 0
     for bucket in range(starts.size - 1):
@@ -164,7 +177,9 @@ def _join_pixels(
 
 
 @compiled
-def _join_small(parent: np.ndarray, size: np.ndarray, first: np.ndarray, second: np.ndarray, min_size: int) -> None:
+def _join_small(
+    parent: np.ndarray, size: np.ndarray, first: np.ndarray, second: np.ndarray, min_size: int
+) -> None:
     """Joins components under ``min_size`` vertices along the lightest refused edges, in place."""
     for edge in range(first.size):
         a = find_root(parent, first[edge])
@@ -199,9 +214,8 @@ def touching(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each pair of touching regions once, with its lightest edge: (first, second, weight), lightest first.
 
-    The edges come in order of weight; ``labels`` maps their ends to ``count`` regions. Only the lightest edge of a pair can
-    ever join it: once an edge was refused, one of its components is final.
-    """
+    The edges come in order of weight; ``labels`` maps their ends to ``count`` regions. Only the lightest edge
+    of a pair can ever join it: once an edge was refused, one of its components is final."""
     capacity = 64
     while capacity < 8 * count:
         capacity *= 2
@@ -237,13 +251,18 @@ def touching(
 
 @compiled
 def coarser(
-    size: np.ndarray, internal: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray, k: float, min_size: int
+    size: np.ndarray,
+    internal: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    weight: np.ndarray,
+    k: float,
+    min_size: int,
 ) -> tuple[np.ndarray, int]:
     """The same algorithm continued on a region graph with a larger ``k``.
 
-    size (n,) int32 pixels, internal (n,) float32 Int of the regions; edges in order of weight. Returns the (n,) int32
-    coarse label of each region, and how many there are.
-    """
+    size (n,) int32 pixels, internal (n,) float32 Int of the regions; edges in order of weight. Returns the
+    (n,) int32 coarse label of each region, and how many there are."""
     count = size.size
     parent = np.arange(count).astype(np.int32)
     size = size.copy()
@@ -266,11 +285,12 @@ def coarser(
 
 
 def segment(planes: np.ndarray, k: float, min_size: int, levels: float) -> tuple[np.ndarray, ...]:
-    """Segments smoothed planes (C, H, W) float32 in 0 .. 255; weights are rounded to 1 / ``levels`` grey values.
+    """Segments smoothed planes (C, H, W) float32 in 0 .. 255; weights are rounded to 1 / ``levels`` grey
+    values.
 
-    Returns (labels (H*W,) int32, size (n,) int32, internal (n,) float32 in weight levels, first, second, weight), the last
-    three being the pairs of touching regions, lightest first (see `touching` and `coarser`).
-    """
+    Returns (labels (H*W,) int32, size (n,) int32, internal (n,) float32 in weight levels, first, second,
+    weight), the last three being the pairs of touching regions, lightest first (see `touching` and
+    `coarser`)."""
     edges, starts = _sorted_edges(_edge_weights(planes, levels))
     buckets = np.arange(len(starts) - 1)
     heights, directions = (buckets >> 2).astype(np.float32), (buckets & 3).astype(np.uint8)
@@ -297,7 +317,9 @@ def _regions(
 
 
 def _exact_edges(planes: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Every edge a bucket of its own, in order of its float32 weight: (edges, starts, levels, directions) of `_join_pixels`."""
+    """Every edge a bucket of its own, in order of its float32 weight: (edges, starts, levels, directions) of
+    `_join_pixels`.
+    """
     _, height, width = planes.shape
     pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
     edges, weights, directions = [], [], []
@@ -315,7 +337,9 @@ def _exact_edges(planes: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def smoothed_planes(planes: np.ndarray, sigma: float) -> np.ndarray:
-    """(C, H, W) uint8 -> (C, H, W) float32, each plane smoothed by a Gaussian of ``sigma`` pixels (0 = not at all)."""
+    """(C, H, W) uint8 -> (C, H, W) float32, each plane smoothed by a Gaussian of ``sigma`` pixels (0 = not at
+    all).
+    """
     result = np.empty(planes.shape, dtype=np.float32)
     for source, target in zip(planes, result, strict=True):
         target[:] = source
@@ -330,16 +354,26 @@ def graph_segmentation(image: np.ndarray, k: float, sigma: float, min_size: int)
     Args:
         image: (H, W) or (H, W, C) uint8.
         k: scale of observation in grey values times pixels; larger gives larger regions.
-        sigma: standard deviation in pixels of the Gaussian that smooths the picture first; the paper takes 0.8.
+        sigma: standard deviation in pixels of the Gaussian that smooths the picture first; the paper takes
+            0.8.
         min_size: the smallest region in pixels.
 
     Returns: (H, W) int32 labels 0 .. n-1, in the order in which a raster scan meets them.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or image.size == 0
+    ):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"graph_segmentation: expected an (H, W) or (H, W, C) uint8 array with at least one pixel, not {got}")
+        raise ValueError(
+            f"graph_segmentation: expected an (H, W) or (H, W, C) uint8 array with at least one pixel, not {got}"
+        )
     if k < 0 or sigma < 0 or min_size < 0:
-        raise ValueError(f"graph_segmentation: k, sigma and min_size must be >= 0, not {k}, {sigma} and {min_size}")
+        raise ValueError(
+            f"graph_segmentation: k, sigma and min_size must be >= 0, not {k}, {sigma} and {min_size}"
+        )
     planes = smoothed_planes(np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), 2, 0)), sigma)
     shape = image.shape[0], image.shape[1]
     edges, starts, levels, directions = _exact_edges(planes)

@@ -1,9 +1,10 @@
-"""Hierarchical grouping (Uijlings et al. 2013, algorithm 1): join the two most similar neighbours until one region is left.
+"""Hierarchical grouping (Uijlings et al. 2013, algorithm 1): join the two most similar neighbours until one
+region is left.
 
-Linear memory: each region keeps its neighbours in a linked list over one pool of nodes; joining two regions joins their
-lists and drops what became double. A pair of neighbours belongs to the younger of the two, and each region waits on a heap
-with the best of its pairs; where that neighbour is gone when the region comes up, its next best takes its place.
-"""
+Linear memory: each region keeps its neighbours in a linked list over one pool of nodes; joining two regions
+joins their lists and drops what became double. A pair of neighbours belongs to the younger of the two, and
+each region waits on a heap with the best of its pairs; where that neighbour is gone when the region comes up,
+its next best takes its place."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from vistasks.proposals.compiled import compiled
 from vistasks.proposals.graph_segmentation import find_root
 from vistasks.proposals.regions import COLOUR_BINS
 
-FIXED_POINT = 1 << 29  # similarities, at most 4, become integers: the heap's order is exact and the same everywhere
+FIXED_POINT = (
+    1 << 29
+)  # similarities, at most 4, become integers: the heap's order is exact and the same everywhere
 REGION_BITS = 31
 NONE, STALE = -1, -2  # instead of a region: there is none; the heap's entry was out of date
 
@@ -60,7 +63,9 @@ def _similarity(
     area: float,
     weights: np.ndarray,
 ) -> int:
-    """Eq. 2, 4, 5 and 6 of the paper, summed with ``weights`` (4,) of colour, texture, size and fill; in fixed point."""
+    """Eq. 2, 4, 5 and 6 of the paper, summed with ``weights`` (4,) of colour, texture, size and fill; in
+    fixed point.
+    """
     total = np.float32(0)
     overlap = np.float32(0)
     for i in range(colours.shape[1]):
@@ -80,7 +85,9 @@ def _similarity(
 
 
 @compiled
-def _join(sizes: np.ndarray, boxes: np.ndarray, colours: np.ndarray, textures: np.ndarray, a: int, b: int, t: int) -> None:
+def _join(
+    sizes: np.ndarray, boxes: np.ndarray, colours: np.ndarray, textures: np.ndarray, a: int, b: int, t: int
+) -> None:
     """Region t becomes the union of a and b (eq. 3 of the paper)."""
     sizes[t] = sizes[a] + sizes[b]
     boxes[t, 0] = min(boxes[a, 0], boxes[b, 0])
@@ -97,7 +104,9 @@ def _join(sizes: np.ndarray, boxes: np.ndarray, colours: np.ndarray, textures: n
 
 @compiled
 def _lists(first: np.ndarray, second: np.ndarray, total: int) -> tuple[np.ndarray, ...]:
-    """The linked lists of neighbours: (other, following) of each node, (head, tail) of each region; -1 ends a list."""
+    """The linked lists of neighbours: (other, following) of each node, (head, tail) of each region; -1 ends a
+    list.
+    """
     pairs = first.size
     other = np.empty(2 * pairs, dtype=np.int32)
     following = np.empty(2 * pairs, dtype=np.int32)
@@ -118,7 +127,9 @@ def _lists(first: np.ndarray, second: np.ndarray, total: int) -> tuple[np.ndarra
 def _described(
     size: np.ndarray, box: np.ndarray, counts: np.ndarray, planes: int, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(sizes, boxes, colours, textures) with room for all regions, filled for the initial ones; histograms sum to 1."""
+    """(sizes, boxes, colours, textures) with room for all regions, filled for the initial ones; histograms
+    sum to 1.
+    """
     initial = size.size
     total = 2 * initial - 1
     sizes = np.empty(total, dtype=np.int32)
@@ -167,7 +178,9 @@ def _compare(
     area: float,
     weights: np.ndarray,
 ) -> int:
-    """Drops from the list of region t who is in it twice, compares t with the others, returns the most similar's node or -1."""
+    """Drops from the list of region t who is in it twice, compares t with the others, returns the most
+    similar's node or -1.
+    """
     best = -1
     seen[t] = t
     before = -1
@@ -193,7 +206,12 @@ def _compare(
 
 @compiled
 def _next_best(
-    region: int, other: np.ndarray, following: np.ndarray, head: np.ndarray, key: np.ndarray, parent: np.ndarray
+    region: int,
+    other: np.ndarray,
+    following: np.ndarray,
+    head: np.ndarray,
+    key: np.ndarray,
+    parent: np.ndarray,
 ) -> int:
     """The node of a region's most similar neighbour that still lives and is older than it, or -1."""
     best = -1
@@ -208,12 +226,18 @@ def _next_best(
 
 @compiled
 def _partner(
-    a: int, best: np.ndarray, other: np.ndarray, following: np.ndarray, head: np.ndarray, key: np.ndarray, parent: np.ndarray
+    a: int,
+    best: np.ndarray,
+    other: np.ndarray,
+    following: np.ndarray,
+    head: np.ndarray,
+    key: np.ndarray,
+    parent: np.ndarray,
 ) -> int:
     """The region that ``a``, first on the heap, is to be joined with.
 
-    NONE where a is gone or has no older neighbour; STALE where its best neighbour is gone and ``best`` now has the next one.
-    """
+    NONE where a is gone or has no older neighbour; STALE where its best neighbour is gone and ``best`` now
+    has the next one."""
     if parent[a] != a:
         return NONE
     b = other[best[a]]
@@ -236,13 +260,13 @@ def group(
 ) -> tuple[np.ndarray, np.ndarray]:
     """All boxes of one hierarchy, and what it joined.
 
-    Args: size (n,) int32, box (n, 4) int32, counts (n, D) float32 of the initial regions (see `regions.describe`); first and
-    second (m,) int32, the pairs of neighbours, each once; area of the picture in pixels; planes of the colour space; weights
-    (4,) float32 of the colour, texture, size and fill similarities.
+    Args: size (n,) int32, box (n, 4) int32, counts (n, D) float32 of the initial regions (see
+    `regions.describe`); first and second (m,) int32, the pairs of neighbours, each once; area of the picture
+    in pixels; planes of the colour space; weights (4,) float32 of the colour, texture, size and fill
+    similarities.
 
-    Returns: boxes (2n - 1, 4) int32, the initial regions first and the whole picture last; joins (n - 1, 2) int32, the two
-    regions that became region n, n + 1, ...
-    """
+    Returns: boxes (2n - 1, 4) int32, the initial regions first and the whole picture last; joins (n - 1, 2)
+    int32, the two regions that became region n, n + 1, ..."""
     initial = size.size
     sizes, boxes, colours, textures = _described(size, box, counts, planes, weights)
     total = sizes.size
@@ -283,7 +307,9 @@ def group(
         _join(sizes, boxes, colours, textures, a, b, t)
         head[t] = head[a]
         following[tail[a]] = head[b]
-        best[t] = _compare(t, other, following, head, tail, key, seen, parent, sizes, boxes, colours, textures, area, weights)
+        best[t] = _compare(
+            t, other, following, head, tail, key, seen, parent, sizes, boxes, colours, textures, area, weights
+        )
         # the new region takes the place of a on the heap
         if best[t] >= 0:
             heap[0] = (key[best[t]] << REGION_BITS) | t

@@ -1,8 +1,8 @@
 """The proposal methods by name: each is built with its options and called with a `Sample`.
 
-A method returns (P, 4) float32 boxes, best first, inside the picture, and has a ``key``: a text that changes whenever its
-boxes for the same picture could, or None where the boxes do not depend on the picture alone and so cannot be cached.
-"""
+A method returns (P, 4) float32 boxes, best first, inside the picture, and has a ``key``: a text that changes
+whenever its boxes for the same picture could, or None where the boxes do not depend on the picture alone and
+so cannot be cached."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class ProposalMethod(Protocol):
 
 
 def clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(N, 4) any float -> (M, 4) float32 inside the picture; what is empty or not finite afterwards is dropped."""
+    """(N, 4) any float -> (M, 4) float32 inside the picture; what is empty or not finite afterwards is
+    dropped.
+    """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     boxes = boxes[np.isfinite(boxes).all(axis=1)]
     inside = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
@@ -96,9 +98,13 @@ class Grid:
         max_boxes: int | None = 2000,
     ) -> None:
         if not sizes or not ratios or min(*sizes, *ratios, stride, 1) <= 0:
-            raise ValueError(f"grid: sizes, ratios and stride must be > 0, not {sizes}, {ratios} and {stride}")
+            raise ValueError(
+                f"grid: sizes, ratios and stride must be > 0, not {sizes}, {ratios} and {stride}"
+            )
         self.sizes, self.ratios, self.stride, self.max_boxes = tuple(sizes), tuple(ratios), stride, max_boxes
-        self.key: str | None = f"grid-1 sizes={self.sizes} ratios={self.ratios} stride={stride} max_boxes={max_boxes}"
+        self.key: str | None = (
+            f"grid-1 sizes={self.sizes} ratios={self.ratios} stride={stride} max_boxes={max_boxes}"
+        )
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, the largest first."""
@@ -119,7 +125,8 @@ class Grid:
 
 @PROPOSALS.register("ground_truth_jitter")
 class GroundTruthJitter:
-    """The sample's own objects and shaken copies of them: for tests and for judging a head alone. Not cacheable.
+    """The sample's own objects and shaken copies of them: for tests and for judging a head alone. Not
+    cacheable.
 
     Args:
         copies: shaken copies of each object.
@@ -130,7 +137,9 @@ class GroundTruthJitter:
 
     def __init__(self, copies: int = 20, *, strength: float = 0.3, seed: int = 0) -> None:
         if copies < 0 or not 0 <= strength < 0.5:
-            raise ValueError(f"ground_truth_jitter: expected copies >= 0 and 0 <= strength < 0.5, not {copies} and {strength}")
+            raise ValueError(
+                f"ground_truth_jitter: expected copies >= 0 and 0 <= strength < 0.5, not {copies} and {strength}"
+            )
         self.copies, self.strength, self.seed = copies, strength, seed
 
     def __call__(self, sample: Sample) -> np.ndarray:
@@ -148,8 +157,8 @@ class File:
     """Boxes that another program computed.
 
     Args:
-        path: a .npz file that maps an image id to (P, 4) x1, y1, x2, y2 boxes, best first; or a COCO results json (a list of
-            ``{"image_id", "bbox": [x, y, width, height], "score"}``), sorted by score here.
+        path: a .npz file that maps an image id to (P, 4) x1, y1, x2, y2 boxes, best first; or a COCO results
+            json (a list of ``{"image_id", "bbox": [x, y, width, height], "score"}``), sorted by score here.
     """
 
     def __init__(self, path: str, *, max_boxes: int | None = 2000) -> None:
@@ -157,17 +166,23 @@ class File:
         self.max_boxes = max_boxes
         self.key: str | None = None  # reading is as fast as a cache would be
         if not self.path.is_file():
-            raise ValueError(f"{path}: there is no such file; expected an .npz or a COCO results .json with proposals")
+            raise ValueError(
+                f"{path}: there is no such file; expected an .npz or a COCO results .json with proposals"
+            )
         if self.path.suffix not in (".npz", ".json"):
             raise ValueError(f"{path}: expected an .npz or a .json file with proposals")
-        self._boxes: dict[str, np.ndarray] = _read_results(self.path) if self.path.suffix == ".json" else _read_arrays(self.path)
+        self._boxes: dict[str, np.ndarray] = (
+            _read_results(self.path) if self.path.suffix == ".json" else _read_arrays(self.path)
+        )
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, best first; a ValueError where the file does not know the picture."""
         boxes = self._boxes.get(sample.image_id)
         if boxes is None:
             example = next(iter(self._boxes), "none at all")
-            message = f"no proposals for image '{sample.image_id}' ({sample.path}); it has, for example: {example}"
+            message = (
+                f"no proposals for image '{sample.image_id}' ({sample.path}); it has, for example: {example}"
+            )
             raise ValueError(f"{self.path}: {message}")
         return clipped(boxes, *sample.size)[: self.max_boxes]
 
@@ -198,4 +213,7 @@ def _read_results(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{path}: entry {index} is {entry!r}; expected {expected}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not a JSON file: {error}") from error
-    return {image: np.array([box for _, box in sorted(rows, key=lambda row: row[0])]) for image, rows in found.items()}
+    return {
+        image: np.array([box for _, box in sorted(rows, key=lambda row: row[0])])
+        for image, rows in found.items()
+    }

@@ -1,9 +1,10 @@
-"""Runs OpenCV contrib's and dlib's selective search for `vistasks.proposals.peers`, under another interpreter.
+"""Runs OpenCV contrib's and dlib's selective search for `vistasks.proposals.peers`, under another
+interpreter.
 
-It imports nothing of vistasks: the contrib wheel and opencv-python share one folder, so the peers live in an environment of
-their own (``pip install opencv-contrib-python dlib-bin numpy``). One json line in, {"method", "picture": .npy of (H, W, 3) uint8
-RGB, "boxes": .npy to write, "threads"}; one out, {"seconds", "cpu_seconds"} or {"error"}.
-"""
+It imports nothing of vistasks: the contrib wheel and opencv-python share one folder, so the peers live in an
+environment of their own (``pip install opencv-contrib-python dlib-bin numpy``). One json line in, {"method",
+"picture": .npy of (H, W, 3) uint8 RGB, "boxes": .npy to write, "threads"}; one out, {"seconds",
+"cpu_seconds"} or {"error"}."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def dlib(image: np.ndarray) -> np.ndarray:
 
     found: list[Any] = []
     library.find_candidate_object_locations(image, found)
-    return np.array([[r.left(), r.top(), r.right() + 1, r.bottom() + 1] for r in found], dtype=np.float32).reshape(-1, 4)
+    return np.array(
+        [[r.left(), r.top(), r.right() + 1, r.bottom() + 1] for r in found], dtype=np.float32
+    ).reshape(-1, 4)
 
 
 def answer(task: dict[str, Any]) -> dict[str, Any]:

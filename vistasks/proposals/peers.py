@@ -1,4 +1,6 @@
-"""Other libraries' selective search, run under another interpreter: to compare with, and as a proposal method."""
+"""Other libraries' selective search, run under another interpreter: to compare with, and as a proposal
+method.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,14 @@ class Peers:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [python, peer_process.__file__]
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
         except OSError as error:
             self._folder.cleanup()
-            raise ValueError(f"{python}: cannot be run ({error}); expected a Python with: {INSTALL}") from error
+            raise ValueError(
+                f"{python}: cannot be run ({error}); expected a Python with: {INSTALL}"
+            ) from error
         self.python = python
 
     def __enter__(self) -> Peers:
@@ -50,7 +56,9 @@ class Peers:
         self._folder.cleanup()
 
     def __call__(self, method: str, image: np.ndarray, threads: int) -> tuple[np.ndarray, float, float]:
-        """Boxes (N, 4) float32, wall seconds and processor seconds of "opencv fast", "opencv quality", "dlib", ..."""
+        """Boxes (N, 4) float32, wall seconds and processor seconds of "opencv fast", "opencv quality",
+        "dlib", ...
+        """
         picture, boxes = (Path(self._folder.name) / name for name in ("picture.npy", "boxes.npy"))
         np.save(picture, image)
         task = {"method": method, "picture": str(picture), "boxes": str(boxes), "threads": threads}
@@ -66,10 +74,12 @@ class Peers:
 
 @PROPOSALS.register("peer")
 class PeerProposals:
-    """OpenCV contrib's or dlib's selective search as a proposal method, to see what the choice does to a detector.
+    """OpenCV contrib's or dlib's selective search as a proposal method, to see what the choice does to a
+    detector.
 
     Args:
-        python: an interpreter with opencv-contrib-python or dlib-bin; it is needed only for pictures that no cache knows.
+        python: an interpreter with opencv-contrib-python or dlib-bin; it is needed only for pictures that no
+            cache knows.
         method: "opencv single", "opencv fast", "opencv quality" or "dlib".
         max_boxes: keep only the first so many.
     """

@@ -1,4 +1,6 @@
-"""How well proposals cover objects: recall, average best overlap, average recall; whatever method made them."""
+"""How well proposals cover objects: recall, average best overlap, average recall; whatever method made
+them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def overlaps(objects: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def best_overlaps(objects: np.ndarray, boxes: np.ndarray, budgets: Sequence[int] = BUDGETS) -> np.ndarray:
-    """(M, B + 1): the best IoU of each object among the first ``budgets[i]`` boxes, and among all; 0 without boxes."""
+    """(M, B + 1): the best IoU of each object among the first ``budgets[i]`` boxes, and among all; 0 without
+    boxes.
+    """
     if not len(objects) or not len(boxes):
         return np.zeros((len(objects), len(budgets) + 1), dtype=np.float32)
     so_far = np.maximum.accumulate(overlaps(objects, boxes), axis=1)
@@ -55,7 +59,8 @@ class ProposalRecall:
         self._counts.append(len(boxes))
 
     def compute(self) -> dict[str, Any]:
-        """Per budget ("10", ..., "all"): "recall" by threshold, "mean_best_overlap", "mabo", "average_recall".
+        """Per budget ("10", ..., "all"): "recall" by threshold, "mean_best_overlap", "mabo",
+        "average_recall".
 
         Of all boxes also, by class: "abo", and "recall_by_class" by threshold.
         """

@@ -1,4 +1,6 @@
-"""What selective search knows of a region: size, box, colour and texture histograms (Uijlings et al. 2013, section 3.2.2)."""
+"""What selective search knows of a region: size, box, colour and texture histograms (Uijlings et al. 2013,
+section 3.2.2).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ TEXTURE_BINS = ORIENTATIONS * STRENGTHS
 def describe(planes: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes and histograms of all regions in one pass over the picture.
 
-    planes (C, H, W) uint8, labels (H*W,) int32 in 0 .. count-1. Returns boxes (count, 4) int32 x1, y1, x2, y2 and counts
-    (count, C * (COLOUR_BINS + TEXTURE_BINS)) float32: the colour histograms of all planes, then the texture histograms.
-    """
+    planes (C, H, W) uint8, labels (H*W,) int32 in 0 .. count-1. Returns boxes (count, 4) int32 x1, y1, x2, y2
+    and counts (count, C * (COLOUR_BINS + TEXTURE_BINS)) float32: the colour histograms of all planes, then
+    the texture histograms."""
     channels, height, width = planes.shape
     boxes = np.empty((count, 4), dtype=np.int32)
     boxes[:, 0] = width
@@ -58,7 +60,9 @@ def describe(planes: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.nda
                 ay = abs(dy)
                 strength = max(ax, ay)
                 step = np.int32(strength > 4) + np.int32(strength > 12) + np.int32(strength > 36)
-                bins[x] = (np.int32(dx >= 0) + 2 * np.int32(dy >= 0) + 4 * np.int32(ax >= ay)) * STRENGTHS + step
+                bins[x] = (
+                    np.int32(dx >= 0) + 2 * np.int32(dy >= 0) + 4 * np.int32(ax >= ay)
+                ) * STRENGTHS + step
             for x in range(width):
                 counts[row[x], textures + c * TEXTURE_BINS + bins[x]] += one
     return boxes, counts
@@ -68,7 +72,9 @@ def describe(planes: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.nda
 def gather(
     labels: np.ndarray, count: int, size: np.ndarray, boxes: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sizes, boxes and histograms of coarser regions; ``labels`` (n,) maps each region to one of ``count`` coarser ones."""
+    """Sizes, boxes and histograms of coarser regions; ``labels`` (n,) maps each region to one of ``count``
+    coarser ones.
+    """
     sizes = np.zeros(count, dtype=np.int32)
     outer = np.empty((count, 4), dtype=np.int32)
     outer[:, :2] = np.iinfo(np.int32).max

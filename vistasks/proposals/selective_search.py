@@ -1,13 +1,13 @@
-"""Selective search (Uijlings, van de Sande, Gevers and Smeulders, "Selective search for object recognition", IJCV 2013).
+"""Selective search (Uijlings, van de Sande, Gevers and Smeulders, "Selective search for object recognition",
+IJCV 2013).
 
-picture -> colour spaces -> graph segmentation at several k -> region features -> hierarchical grouping by several
-combinations of similarities -> boxes, ranked by the randomised hierarchy rank.
+picture -> colour spaces -> graph segmentation at several k -> region features -> hierarchical grouping by
+several combinations of similarities -> boxes, ranked by the randomised hierarchy rank.
 
-What differs from the paper, each measured in docs/selective_search.md: pictures over `FULL_SIZE` pixels are segmented at up to
-half their resolution; in a colour space the picture is segmented once, at the smallest k, and the larger k continue on that
-segmentation's region graph; gradients are one-pixel differences, binned by orientation and strength together; near duplicates
-are dropped.
-"""
+What differs from the paper, each measured in docs/selective_search.md: pictures over `FULL_SIZE` pixels are
+segmented at up to half their resolution; in a colour space the picture is segmented once, at the smallest k,
+and the larger k continue on that segmentation's region graph; gradients are one-pixel differences, binned by
+orientation and strength together; near duplicates are dropped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from vistasks.proposals.regions import describe, gather
 VERSION = 5  # of the algorithm: part of every cache key; raise it when any box changes
 SIGMA = 0.8  # of the smoothing before segmentation, as in the paper
 LEVELS = 4.0  # edge weight levels per grey value
-FULL_SIZE = 47_000  # pictures up to so many pixels are worked on whole, larger ones at down to half their resolution
+FULL_SIZE = (
+    47_000  # pictures up to so many pixels are worked on whole, larger ones at down to half their resolution
+)
 LARGE = 80_000  # working sizes of more pixels have larger initial regions, by the square root; else a photograph has 400,000
 NEAR = 0.08  # boxes whose sides and centres agree to about so much of their sides are near duplicates
 MAX_PIXELS = 1 << 28
@@ -42,9 +44,8 @@ Result = TypeVar("Result")
 class Strategies:
     """What a mode combines: every colour space with every k with every combination of similarities.
 
-    ``similarities`` are words of C (colour), T (texture), S (size), F (fill), as in the paper's table 3. ``min_size`` is in
-    pixels of the picture as it is worked on, and so is ``k``'s scale.
-    """
+    ``similarities`` are words of C (colour), T (texture), S (size), F (fill), as in the paper's table 3.
+    ``min_size`` is in pixels of the picture as it is worked on, and so is ``k``'s scale."""
 
     colour_spaces: tuple[str, ...]
     k: tuple[float, ...]
@@ -75,14 +76,20 @@ class Regions:
 def _as_rgb(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 from grey, RGB or RGBA of uint8, uint16 or bool; alpha is dropped."""
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"selective_search: expected an (H, W, 3) uint8 RGB array, not {type(image).__name__}")
+        raise ValueError(
+            f"selective_search: expected an (H, W, 3) uint8 RGB array, not {type(image).__name__}"
+        )
     grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
     if not grey and (image.ndim != 3 or image.shape[2] not in (3, 4)):
-        raise ValueError(f"selective_search: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {image.shape}")
+        raise ValueError(
+            f"selective_search: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {image.shape}"
+        )
     if min(image.shape[:2]) < 1:
         raise ValueError(f"selective_search: the picture is empty: {image.shape}")
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise ValueError(f"selective_search: {image.shape} is more than {MAX_PIXELS} pixels; scale the picture down first")
+        raise ValueError(
+            f"selective_search: {image.shape} is more than {MAX_PIXELS} pixels; scale the picture down first"
+        )
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     elif image.dtype == np.bool_:
@@ -97,7 +104,9 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _working_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) at which a picture is worked on: from `FULL_SIZE` pixels on smaller, to half of each side."""
+    """(height, width) at which a picture is worked on: from `FULL_SIZE` pixels on smaller, to half of each
+    side.
+    """
     scale = min(1.0, max(0.5, (FULL_SIZE / (height * width)) ** 0.5))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -115,7 +124,9 @@ def initial_regions(rgb: np.ndarray, space: str, k: tuple[float, ...], min_size:
     """The initial regions of one colour space for each k in rising order (section 3.1 of the paper)."""
     area = rgb.shape[0] * rgb.shape[1]
     planes = COLOUR_SPACES[space](rgb)
-    labels, size, internal, first, second, weight = segment(smoothed_planes(planes, SIGMA), min(k), min_size, LEVELS)
+    labels, size, internal, first, second, weight = segment(
+        smoothed_planes(planes, SIGMA), min(k), min_size, LEVELS
+    )
     box, counts = describe(planes, labels, size.size)
     found = [Regions(size, box, counts, first, second, area, len(planes))]
     for larger in sorted(k)[1:]:
@@ -141,9 +152,8 @@ def hierarchy(regions: Regions, similarities: str) -> tuple[np.ndarray, np.ndarr
 def _first_of_each(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """Indices, in order, of the boxes (N, 4) int32 that no earlier box resembles.
 
-    Boxes resemble one another when their logarithmic sides and their centres, in units of the sides, round to the same
-    multiples of `NEAR`; a table of what was seen makes this linear.
-    """
+    Boxes resemble one another when their logarithmic sides and their centres, in units of the sides, round to
+    the same multiples of `NEAR`; a table of what was seen makes this linear."""
     capacity = 64
     while capacity < 3 * len(boxes):
         capacity *= 2
@@ -172,9 +182,8 @@ def _first_of_each(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 def _ranked(hierarchies: list[np.ndarray], seed: int, height: int, width: int) -> np.ndarray:
     """All boxes, best first, without duplicates and near duplicates.
 
-    The rank is the paper's (section 3.2.3): the position in the hierarchy, 1 for the whole picture, times a random number;
-    lowest first.
-    """
+    The rank is the paper's (section 3.2.3): the position in the hierarchy, 1 for the whole picture, times a
+    random number; lowest first."""
     positions = np.concatenate([np.arange(len(boxes), 0, -1) for boxes in hierarchies])
     order = np.argsort(positions * np.random.default_rng(seed).random(len(positions)), kind="stable")
     boxes = np.concatenate(hierarchies)[order]
@@ -187,7 +196,9 @@ def _scaled(boxes: np.ndarray, working: tuple[int, int], full: tuple[int, int]) 
     return np.floor(boxes * factors + 0.5).astype(np.float32)
 
 
-def _mapped(work: Callable[[Argument], Result], arguments: Iterable[Argument], pool: ThreadPoolExecutor | None) -> list[Result]:
+def _mapped(
+    work: Callable[[Argument], Result], arguments: Iterable[Argument], pool: ThreadPoolExecutor | None
+) -> list[Result]:
     return list(pool.map(work, arguments)) if pool else [work(argument) for argument in arguments]
 
 
@@ -207,14 +218,14 @@ def selective_search(
         image: (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA; uint8, uint16 or bool.
         mode: "single", "fast" or "quality": more strategies find more objects and take longer; see `MODES`.
         max_boxes: keep only the best so many.
-        min_size: the smallest initial region, in pixels of the working size (`FULL_SIZE`); None takes the mode's (`LARGE`).
+        min_size: the smallest initial region, in pixels of the working size (`FULL_SIZE`); None takes the
+            mode's (`LARGE`).
         min_side: boxes with a side of fewer pixels are left out.
         seed: of the random part of the rank.
         threads: strategies are worked on side by side; the result does not depend on it.
 
-    Returns: (N, 4) float32 x1, y1, x2, y2, best first, no box twice or nearly so (`NEAR`); empty only where ``min_side`` is
-    larger than the picture.
-    """
+    Returns: (N, 4) float32 x1, y1, x2, y2, best first, no box twice or nearly so (`NEAR`); empty only where
+    ``min_side`` is larger than the picture."""
     if mode not in MODES:
         raise ValueError(f"selective_search: unknown mode {mode!r}; expected one of: {', '.join(MODES)}")
     for name, value, least in (
@@ -230,7 +241,9 @@ def selective_search(
     full, working = image.shape[:2], rgb.shape[:2]
     pool = ThreadPoolExecutor(threads) if threads > 1 else None
     try:
-        spaces = _mapped(lambda space: initial_regions(rgb, space, strategies.k, smallest), strategies.colour_spaces, pool)
+        spaces = _mapped(
+            lambda space: initial_regions(rgb, space, strategies.k, smallest), strategies.colour_spaces, pool
+        )
         tasks = [(regions, word) for space in spaces for regions in space for word in strategies.similarities]
         hierarchies = _mapped(lambda task: hierarchy(*task)[0], tasks, pool)
     finally:

@@ -1,4 +1,6 @@
-"""The stages of selective search as pictures: what its documentation shows, and what to look at when it misses something."""
+"""The stages of selective search as pictures: what its documentation shows, and what to look at when it
+misses something.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vistasks.atomic import replacing
 from vistasks.proposals.colour import COLOUR_SPACES
 from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_planes
-from vistasks.proposals.selective_search import LEVELS, MODES, SIGMA, Mode, hierarchy, initial_regions, prepared, selective_search
+from vistasks.proposals.selective_search import (
+    LEVELS,
+    MODES,
+    SIGMA,
+    Mode,
+    hierarchy,
+    initial_regions,
+    prepared,
+    selective_search,
+)
+from vistasks.system.atomic import replacing
 
 LEFT = (300, 100, 30)  # regions that are left in the pictures of the grouping
 SHOWN = 25  # boxes in the last picture
@@ -20,7 +31,9 @@ _PAPER, _INK, _EDGE = (24, 26, 30), (235, 235, 235), (255, 255, 255)
 
 
 def painted(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Each region of ``labels`` (H, W) in its mean colour of ``rgb`` (H, W, 3) uint8, with white lines between regions."""
+    """Each region of ``labels`` (H, W) in its mean colour of ``rgb`` (H, W, 3) uint8, with white lines
+    between regions.
+    """
     _, flat = np.unique(labels, return_inverse=True)
     flat = flat.reshape(-1)
     sizes = np.bincount(flat)
@@ -32,7 +45,9 @@ def painted(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def labels_after(labels: np.ndarray, joins: np.ndarray, regions: int, left: int) -> np.ndarray:
-    """The (H, W) labels when only ``left`` of the ``regions`` initial ones are left; ``joins`` as `hierarchy` gives them."""
+    """The (H, W) labels when only ``left`` of the ``regions`` initial ones are left; ``joins`` as `hierarchy`
+    gives them.
+    """
     of = np.arange(regions + len(joins))
     done = min(len(joins), max(0, regions - left))
     for made, (a, b) in zip(range(regions + done - 1, regions - 1, -1), joins[:done][::-1]):
@@ -41,7 +56,8 @@ def labels_after(labels: np.ndarray, joins: np.ndarray, regions: int, left: int)
 
 
 def stages(image: np.ndarray, mode: Mode = "fast") -> list[tuple[str, np.ndarray]]:
-    """(title, picture (H, W, 3) uint8 RGB) of each stage for the first colour space and first similarities of a mode.
+    """(title, picture (H, W, 3) uint8 RGB) of each stage for the first colour space and first similarities of
+    a mode.
 
     Args:
         image: as `selective_search` takes it.
@@ -50,19 +66,33 @@ def stages(image: np.ndarray, mode: Mode = "fast") -> list[tuple[str, np.ndarray
     strategies = MODES[mode]
     space, word, rising = strategies.colour_spaces[0], strategies.similarities[0], sorted(strategies.k)
     planes = COLOUR_SPACES[space](rgb)
-    flat, size, internal, first, second, weight = segment(smoothed_planes(planes, SIGMA), rising[0], smallest, LEVELS)
+    flat, size, internal, first, second, weight = segment(
+        smoothed_planes(planes, SIGMA), rising[0], smallest, LEVELS
+    )
     labels = flat.reshape(rgb.shape[:2])
-    found = [("picture at working size", rgb), (f"{space}, k = {rising[0]:g}: {size.size} regions", painted(rgb, labels))]
+    found = [
+        ("picture at working size", rgb),
+        (f"{space}, k = {rising[0]:g}: {size.size} regions", painted(rgb, labels)),
+    ]
     for k in rising[1:]:
         merged, count = coarser(size, internal, first, second, weight, k * LEVELS, smallest)
         found.append((f"{space}, k = {k:g}: {count} regions", painted(rgb, merged[labels])))
     _, joins = hierarchy(initial_regions(rgb, space, strategies.k, smallest)[0], word)
     for left in LEFT:
-        found.append((f"grouping by {word}: {left} regions left", painted(rgb, labels_after(labels, joins, size.size, left))))
+        found.append(
+            (
+                f"grouping by {word}: {left} regions left",
+                painted(rgb, labels_after(labels, joins, size.size, left)),
+            )
+        )
     boxes = selective_search(image, mode)
-    found.append((f"best {min(SHOWN, len(boxes))} of {len(boxes)} boxes", _boxes(image, boxes[:SHOWN], rgb.shape)))
+    found.append(
+        (f"best {min(SHOWN, len(boxes))} of {len(boxes)} boxes", _boxes(image, boxes[:SHOWN], rgb.shape))
+    )
     spread = np.linspace(0, len(boxes) - 1, min(len(boxes), 8 * SHOWN)).astype(int)
-    found.append((f"every {max(1, len(boxes) // (8 * SHOWN))}th of all boxes", _boxes(image, boxes[spread], rgb.shape)))
+    found.append(
+        (f"every {max(1, len(boxes) // (8 * SHOWN))}th of all boxes", _boxes(image, boxes[spread], rgb.shape))
+    )
     return found
 
 

@@ -1,4 +1,6 @@
-"""Proposals of trained models: of a region proposal network, and of a segmentation head's class map; and unions of methods."""
+"""Proposals of trained models: of a region proposal network, and of a segmentation head's class map; and
+unions of methods.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,16 @@ from vistasks.registry import PROPOSALS
 from vistasks.types import IGNORE_INDEX, Sample
 
 if TYPE_CHECKING:
-    from vistasks.checkpoint import LoadedModel
+    from vistasks.inference.loaded import LoadedModel
 
 
 @PROPOSALS.register("rpn")
 class LearnedProposals:
     """What a region proposal network finds.
 
-    Without ``weights``: nothing, because the detector's own network (``model.heads.detection.rpn``) adds its boxes in the model;
-    this is Faster R-CNN. With ``weights``: the boxes of the network of that run, as the fixed proposals of another detector.
+    Without ``weights``: nothing, because the detector's own network (``model.heads.detection.rpn``) adds its
+    boxes in the model; this is Faster R-CNN. With ``weights``: the boxes of the network of that run, as the
+    fixed proposals of another detector.
 
     Args:
         weights: a checkpoint or a run folder whose detector has an rpn.
@@ -33,7 +36,9 @@ class LearnedProposals:
     def __init__(self, weights: str | None = None, *, max_boxes: int | None = 1000) -> None:
         self.max_boxes = max_boxes
         self.trained = _Trained(weights, "detection") if weights else None
-        self.key: str | None = f"rpn-1 {self.trained.digest} max_boxes={max_boxes}" if self.trained else "rpn of the detector"
+        self.key: str | None = (
+            f"rpn-1 {self.trained.digest} max_boxes={max_boxes}" if self.trained else "rpn of the detector"
+        )
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, best first."""
@@ -57,8 +62,8 @@ class LearnedProposals:
 class ClassMapProposals:
     """Boxes around the connected parts of each class of a segmentation head's class map, the largest first.
 
-    Touching objects are one part; so the class's mask is also eroded by several radii, and the boxes of what remains are widened
-    by as much again.
+    Touching objects are one part; so the class's mask is also eroded by several radii, and the boxes of what
+    remains are widened by as much again.
 
     Args:
         weights: a checkpoint or a run folder with a segmentation head.
@@ -79,7 +84,12 @@ class ClassMapProposals:
     ) -> None:
         if not erosions or min(*erosions, min_area, 0) < 0:
             raise ValueError(f"class_map: erosions and min_area must be >= 0, not {erosions} and {min_area}")
-        self.erosions, self.min_area, self.leave_out, self.max_boxes = erosions, min_area, leave_out, max_boxes
+        self.erosions, self.min_area, self.leave_out, self.max_boxes = (
+            erosions,
+            min_area,
+            leave_out,
+            max_boxes,
+        )
         self.trained = _Trained(weights, "segmentation")
         options = f"erosions={erosions} min_area={min_area} leave_out={leave_out} max_boxes={max_boxes}"
         self.key: str | None = f"class_map-1 {self.trained.digest} {options}"
@@ -92,16 +102,24 @@ class ClassMapProposals:
         names = loaded.classes.segmentation
         unknown = sorted(set(self.leave_out) - set(names) - {"background"})
         if unknown:
-            raise ValueError(f"class_map: leave_out names {', '.join(unknown)}; the classes are {', '.join(names)}")
+            raise ValueError(
+                f"class_map: leave_out names {', '.join(unknown)}; the classes are {', '.join(names)}"
+            )
         with torch.inference_mode():
             batch = loaded.make_batch([sample.image], None)
-            found = loaded.model.heads["segmentation"].predict(loaded.model.features(batch), batch, loaded.model.encode)[0]
+            found = loaded.model.heads["segmentation"].predict(
+                loaded.model.features(batch), batch, loaded.model.encode
+            )[0]
         ids = [label for label, name in enumerate(names) if name not in self.leave_out]
         return map_boxes(found.labels, ids, erosions=self.erosions, min_area=self.min_area)[: self.max_boxes]
 
 
-def map_boxes(labels: np.ndarray, ids: Sequence[int], *, erosions: Sequence[int], min_area: int) -> np.ndarray:
-    """Boxes (P, 4) float32 of the parts of a class map (H, W) uint8, as `ClassMapProposals` says; each box once."""
+def map_boxes(
+    labels: np.ndarray, ids: Sequence[int], *, erosions: Sequence[int], min_area: int
+) -> np.ndarray:
+    """Boxes (P, 4) float32 of the parts of a class map (H, W) uint8, as `ClassMapProposals` says; each box
+    once.
+    """
     boxes, areas = [np.zeros((0, 4))], [np.zeros(0)]
     for label in np.intersect1d(np.unique(labels[labels != IGNORE_INDEX]), list(ids)):
         mask = (labels == label).astype(np.uint8)
@@ -112,7 +130,9 @@ def map_boxes(labels: np.ndarray, ids: Sequence[int], *, erosions: Sequence[int]
             _, _, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=8)
             x, y, width, height, area = stats[1:].T.astype(np.float64)  # the first is the background
             large = area >= min_area
-            boxes.append(np.stack([x - radius, y - radius, x + width + radius, y + height + radius], axis=1)[large])
+            boxes.append(
+                np.stack([x - radius, y - radius, x + width + radius, y + height + radius], axis=1)[large]
+            )
             areas.append(area[large])
     found = clipped(np.concatenate(boxes)[np.argsort(-np.concatenate(areas), kind="stable")], *labels.shape)
     _, once = np.unique(found, axis=0, return_index=True)
@@ -150,7 +170,9 @@ def together(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def within_the_model(method: object) -> bool:
-    """Whether (a part of) the boxes is only found in the detector, so that the method alone does not have them."""
+    """Whether (a part of) the boxes is only found in the detector, so that the method alone does not have
+    them.
+    """
     if isinstance(method, Union):
         return any(within_the_model(member) for member in method.members)
     return isinstance(method, LearnedProposals) and method.trained is None
@@ -164,12 +186,16 @@ class _Trained:
         self.weights, self.task = weights, task
         file = path / "best.safetensors" if path.is_dir() else path
         if not file.is_file():
-            raise ValueError(f"{weights}: there is no such checkpoint; expected a .safetensors file or a run folder with one")
+            raise ValueError(
+                f"{weights}: there is no such checkpoint; expected a .safetensors file or a run folder with one"
+            )
         self.digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         self._loaded: LoadedModel | None = None
 
     def model(self) -> LoadedModel:
-        from vistasks.checkpoint import load_model  # which builds proposals itself: the room knows models only here
+        from vistasks.inference.loaded import (
+            load_model,
+        )  # which builds proposals itself: the room knows models only here
 
         if self._loaded is None:
             self._loaded = load_model(self.weights, "cpu")

@@ -1,1 +1,1 @@
-"""What the training loop (`vistasks.train`) stands on: the state and how it is kept, evaluation, guards, stopping."""
+"""The training loop (`loop`) and what it stands on: state, checkpoints, guards, validation, stopping."""

@@ -34,7 +34,11 @@ def announce(
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"model        {config.model.backbone['name']}, {parameters / 1e6:.2f} M trained parameters")
     train, world = config.train, fabric.world_size
-    parts = [f"{train.batch_size}"] + [f"{world} processes"] * (world > 1) + [f"{accumulate} batches"] * (accumulate > 1)
+    parts = (
+        [f"{train.batch_size}"]
+        + [f"{world} processes"] * (world > 1)
+        + [f"{accumulate} batches"] * (accumulate > 1)
+    )
     pictures = train.batch_size * world * accumulate
     product = f" ({' x '.join(parts)})" if len(parts) > 1 else ""
     steps = f"{steps_per_epoch} steps of {pictures} pictures{product}"

@@ -1,4 +1,6 @@
-"""The batch of a step that went wrong, kept with the weights that met it, and what `vistasks debug-batch` finds out about it."""
+"""The batch of a step that went wrong, kept with the weights that met it, and what `vistasks debug-batch`
+finds out about it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistasks.batching import to_device
 from vistasks.build import build_model
 from vistasks.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
 from vistasks.config import Config
-from vistasks.devices import pick_device
+from vistasks.loading.batching import to_device
 from vistasks.models import MultiTaskModel
+from vistasks.system.devices import pick_device
 from vistasks.training.state import seed_draws
 from vistasks.types import Batch, ClassNames
 
@@ -33,7 +35,8 @@ def save_debug_batch(
     draws: tuple[int, ...],
     told: str,
 ) -> None:
-    """Writes a batch, the weights (as they were trained, not averaged) and the numbers that its draws follow from.
+    """Writes a batch, the weights (as they were trained, not averaged) and the numbers that its draws follow
+    from.
 
     An ``OSError`` where it cannot be written.
     """
@@ -66,7 +69,9 @@ def _put_together(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> B
             parts.setdefault(field, {})[int(index)] = tensor
         else:
             parts[field] = tensor
-    whole: dict[str, Any] = {name: tuple(v[i] for i in sorted(v)) if isinstance(v, dict) else v for name, v in parts.items()}
+    whole: dict[str, Any] = {
+        name: tuple(v[i] for i in sorted(v)) if isinstance(v, dict) else v for name, v in parts.items()
+    }
     return Batch(**whole)
 
 
@@ -81,7 +86,9 @@ def debug_batch(path: Path, device: str = "auto") -> list[str]:
     """
     saved = read_checkpoint(path)
     if "batch" not in saved.state:
-        raise ValueError(f"{path}: this is a checkpoint without a batch; one that stopped a run lies in its folder debug/")
+        raise ValueError(
+            f"{path}: this is a checkpoint without a batch; one that stopped a run lies in its folder debug/"
+        )
     batch = _put_together(saved.part("batch"), saved.state["batch"])
     model = build_model(saved.config.model, saved.classes, pretrained=False)
     restore(model, saved.part("model"), str(path))
@@ -103,7 +110,11 @@ def _describe(batch: Batch) -> Iterator[str]:
         boxes = batch.boxes[index]
         sides = (boxes[:, 2:] - boxes[:, :2]).min().item() if len(boxes) else None
         smallest = f", the shortest side {sides:.2f} px" if sides is not None else ""
-        marked = "" if batch.segmentation is None else f", {int((batch.segmentation[index] != 255).sum())} marked pixels"
+        marked = (
+            ""
+            if batch.segmentation is None
+            else f", {int((batch.segmentation[index] != 255).sum())} marked pixels"
+        )
         yield (
             f"  {path}: values {int(valid.min())} to {int(valid.max())}, {len(boxes)} objects{smallest}, "
             f"{len(batch.proposals[index])} proposals{marked}"
@@ -112,7 +123,11 @@ def _describe(batch: Batch) -> Iterator[str]:
 
 def _strange_weights(model: MultiTaskModel) -> list[str]:
     bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
-    sizes = [(value.abs().max().item(), name) for name, value in model.named_parameters() if torch.isfinite(value).all()]
+    sizes = [
+        (value.abs().max().item(), name)
+        for name, value in model.named_parameters()
+        if torch.isfinite(value).all()
+    ]
     largest = max(sizes, default=(0.0, "none"))
     rest = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     text = f"not finite: {', '.join(bad[:_LISTED])}{rest}" if bad else "all finite"
@@ -158,7 +173,11 @@ def _first_not_finite(model: nn.Module) -> Iterator[list[str]]:
 
         return hook
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if not list(module.children())]
+    hooks = [
+        module.register_forward_hook(look(name))
+        for name, module in model.named_modules()
+        if not list(module.children())
+    ]
     try:
         yield found
     finally:

@@ -1,4 +1,6 @@
-"""What watches a training step: losses and gradients that are not finite, gradient spikes, a loader that gives nothing."""
+"""What watches a training step: losses and gradients that are not finite, gradient spikes, a loader that
+gives nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,17 @@ def refuse_non_finite(step: int, loss: Tensor, terms: Mapping[str, Tensor], path
     """`NotFinite` with the step, every term and the pictures where the loss is not a number to learn from."""
     if not torch.isfinite(loss):
         values = ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())
-        raise NotFinite(f"step {step}: the loss is not finite ({values}). Pictures of this step: {', '.join(paths)}. {ADVICE}")
+        raise NotFinite(
+            f"step {step}: the loss is not finite ({values}). Pictures of this step: {', '.join(paths)}. {ADVICE}"
+        )
 
 
 ADVICE = "A lower train.optimizer.lr, train.clip_grad_norm=1 or train.precision=32-true usually help"
 
 
-def gradient_norm(fabric: Fabric, module: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None) -> float:
+def gradient_norm(
+    fabric: Fabric, module: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None
+) -> float:
     """The 2-norm over all gradients before they are clipped to ``clip``, at the scale of the loss itself."""
     if clip is not None:
         norm = fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
@@ -46,14 +52,17 @@ class GradientWatch:
 
     Args:
         norms: those of the last steps; kept up to date in place, so that a resumed run judges alike.
-        scaled: the precision scales the loss (16-mixed): norms that are not finite are its business, and such steps are left out.
+        scaled: the precision scales the loss (16-mixed): norms that are not finite are its business, and such
+            steps are left out.
     """
 
     def __init__(self, norms: list[float], *, scaled: bool) -> None:
         self.norms, self.scaled = norms, scaled
 
     def judge(self, step: int, norm: float, paths: Sequence[str]) -> str | None:
-        """What to tell a person about this step's norm, or None; `NotFinite` where it is not and nothing skips the step."""
+        """What to tell a person about this step's norm, or None; `NotFinite` where it is not and nothing
+        skips the step.
+        """
         if norm != norm or norm == float("inf"):
             if self.scaled:
                 return None

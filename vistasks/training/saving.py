@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vistasks.atomic import write_text
 from vistasks.checkpoint import save_checkpoint, state_of
 from vistasks.config import Config
-from vistasks.run_folder import BEST, LAST, earlier_checkpoints, earlier_name
+from vistasks.system.atomic import write_text
+from vistasks.training.run_folder import BEST, LAST, earlier_checkpoints, earlier_name
 from vistasks.training.state import TrainingState
 from vistasks.types import ClassNames
 
@@ -21,7 +21,8 @@ SOON = 60.0  # seconds after which a save that failed is tried again within an e
 
 
 class Saver:
-    """Writes ``best.safetensors`` and ``last.safetensors``; what was ``last`` before is kept among the earlier checkpoints.
+    """Writes ``best.safetensors`` and ``last.safetensors``; what was ``last`` before is kept among the
+    earlier checkpoints.
 
     A write that fails is said aloud, leaves what was there before, and is tried again at the next occasion.
 
@@ -34,7 +35,9 @@ class Saver:
     def __init__(self, folder: Path, config: Config, classes: ClassNames, say: Callable[[str], None]) -> None:
         self.folder, self.config, self.classes, self.say = folder, config, classes, say
         self.tried, self.failed = time.monotonic(), False
-        self._owed: tuple[Callable[[], None], str] | None = None  # the best weights, where they could not be written
+        self._owed: tuple[Callable[[], None], str] | None = (
+            None  # the best weights, where they could not be written
+        )
 
     def due(self) -> bool:
         """Whether ``checkpoint.every_minutes`` have passed since the last save; sooner where that failed."""
@@ -42,12 +45,16 @@ class Saver:
         return minutes is not None and waited >= (min(SOON, 60 * minutes) if self.failed else 60 * minutes)
 
     def last(self, state: TrainingState, *, insist: bool = False) -> bool:
-        """Saves the whole state; whether that worked. ``insist``: keeps trying for ten minutes, then raises an ``OSError``."""
+        """Saves the whole state; whether that worked. ``insist``: keeps trying for ten minutes, then raises
+        an ``OSError``.
+        """
         tensors, values = state.everything()
 
         def write() -> None:
             self._keep_the_one_before()
-            save_checkpoint(self.folder / LAST, tensors, config=self.config, classes=self.classes, state=values)
+            save_checkpoint(
+                self.folder / LAST, tensors, config=self.config, classes=self.classes, state=values
+            )
             self._remove_old(state.progress.step)
 
         saved = self._attempt(write, f"the state after step {state.progress.step}", insist)
@@ -58,11 +65,15 @@ class Saver:
 
     def best(self, state: TrainingState, report: str | None = None, *, insist: bool = False) -> None:
         """Saves the weights that predict, and their report; where that fails, again with the next `last`."""
-        tensors = {name: value.detach().cpu().clone() for name, value in state.weights().items()}  # of now, also if written later
+        tensors = {
+            name: value.detach().cpu().clone() for name, value in state.weights().items()
+        }  # of now, also if written later
         values = copy.deepcopy(state.values())
 
         def write() -> None:
-            save_checkpoint(self.folder / BEST, tensors, config=self.config, classes=self.classes, state=values)
+            save_checkpoint(
+                self.folder / BEST, tensors, config=self.config, classes=self.classes, state=values
+            )
             if report is not None:
                 write_text(self.folder / "report.json", report)
 
@@ -75,10 +86,16 @@ class Saver:
                 write()
             except OSError as error:
                 reason = error.strerror or str(error)
-                then = f"trying again every {RETRY_SECONDS:.0f} s" if insist else "training goes on and tries again"
+                then = (
+                    f"trying again every {RETRY_SECONDS:.0f} s"
+                    if insist
+                    else "training goes on and tries again"
+                )
                 if attempt == 0:
-                    self.say(f"warning: {what} could not be saved in {self.folder.resolve()} ({reason}); what was there before "
-                             f"is still good; {then}")
+                    self.say(
+                        f"warning: {what} could not be saved in {self.folder.resolve()} ({reason}); what was there before "
+                        f"is still good; {then}"
+                    )
                 failure = error
             else:
                 if attempt or self.failed:
@@ -87,11 +104,15 @@ class Saver:
             if insist:
                 time.sleep(RETRY_SECONDS)
         if insist:
-            raise OSError(f"{what} could not be saved in {self.folder.resolve()}: {failure.strerror or failure}")
+            raise OSError(
+                f"{what} could not be saved in {self.folder.resolve()}: {failure.strerror or failure}"
+            )
         return False
 
     def _keep_the_one_before(self) -> None:
-        """Gives ``last`` a second name among the earlier ones: it stays in its place until the new one takes that."""
+        """Gives ``last`` a second name among the earlier ones: it stays in its place until the new one takes
+        that.
+        """
         last = self.folder / LAST
         if self.config.checkpoint.keep == 1 or not last.is_file():
             return
@@ -104,7 +125,9 @@ class Saver:
             last.replace(kept)
 
     def _remove_old(self, step: int) -> None:
-        """Keeps ``checkpoint.keep`` with ``last``; those of later steps belong to a run that was taken back."""
+        """Keeps ``checkpoint.keep`` with ``last``; those of later steps belong to a run that was taken
+        back.
+        """
         found = earlier_checkpoints(self.folder)
         kept = [path for number, path in found if number <= step][: self.config.checkpoint.keep - 1]
         for _, path in found:

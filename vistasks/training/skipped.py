@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from vistasks.atomic import write_text
-from vistasks.loading import Batches
+from vistasks.loading.loader import Batches
+from vistasks.system.atomic import write_text
 
 SHOWN = 5
 
@@ -18,19 +18,22 @@ SHOWN = 5
 def report_skipped(folder: Path, loaders: Sequence[Batches], fabric: Fabric) -> list[str]:
     """Lines for people, and ``skipped.json`` with all of them; nothing where nothing was skipped.
 
-    The file has ``opening``, the faults that were found when the data were opened, and ``reading``, picture -> what was wrong.
-    To be called by every process of the run.
-    """
+    The file has ``opening``, the faults that were found when the data were opened, and ``reading``, picture
+    -> what was wrong. To be called by every process of the run."""
     skipped = {path: text for loader in loaders for path, text in loader.skipped.items()}
     if fabric.world_size > 1:
         states: list[dict[str, str]] = [{}] * fabric.world_size
         torch.distributed.all_gather_object(states, skipped)
         skipped = {path: text for state in states for path, text in state.items()}
-    opening = list(dict.fromkeys(fault for loader in loaders for fault in loader.dataset.pipeline.dataset.skipped))
+    opening = list(
+        dict.fromkeys(fault for loader in loaders for fault in loader.dataset.pipeline.dataset.skipped)
+    )
     if not (skipped or opening) or not fabric.is_global_zero:
         return []
     reading = dict(sorted(skipped.items()))
     write_text(folder / "skipped.json", json.dumps({"opening": opening, "reading": reading}, indent=1))
-    lines = [f"skipped      {text}" for text in list(reading.values())[:SHOWN]]  # those of opening were told then
+    lines = [
+        f"skipped      {text}" for text in list(reading.values())[:SHOWN]
+    ]  # those of opening were told then
     counts = f"{len(skipped)} pictures that could not be read, {len(opening)} faults found before"
     return [*lines, f"skipped      {counts} (data.on_error: skip): {(folder / 'skipped.json').resolve()}"]

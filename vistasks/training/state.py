@@ -1,8 +1,8 @@
 """All that a run is made of at one moment, as tensors and JSON values, and back, bit for bit.
 
-Random numbers are not among it: the order of the pictures, the augmentation and the draws of each step (`seed_draws`) are
-functions of the config's seed and of where the run stands, in the main process, in every data worker and on every device.
-"""
+Random numbers are not among it: the order of the pictures, the augmentation and the draws of each step
+(`seed_draws`) are functions of the config's seed and of where the run stands, in the main process, in every
+data worker and on every device."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from lightning_fabric.plugins import Precision
 from torch import Tensor
 
 from vistasks.checkpoint import Checkpoint, restore
-from vistasks.ema import AveragedWeights
 from vistasks.models import MultiTaskModel
-from vistasks.optimization import optimizer_tensors, restore_optimizer
+from vistasks.training.ema import AveragedWeights
+from vistasks.training.optimization import optimizer_tensors, restore_optimizer
 
 
 @dataclass
 class Progress:
     """Where a run stands.
 
-    After the last step of an epoch ``position`` is the number of its steps until the evaluation is done; then ``epoch`` grows and
-    ``position`` is 0.
-    """
+    After the last step of an epoch ``position`` is the number of its steps until the evaluation is done; then
+    ``epoch`` grows and ``position`` is 0."""
 
     epoch: int = 0  # finished epochs, their evaluations included
     step: int = 0  # finished optimizer steps

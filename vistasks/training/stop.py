@@ -8,7 +8,9 @@ import threading
 from types import FrameType
 from typing import Any
 
-STOPPED = 75  # the exit code: EX_TEMPFAIL of sysexits.h, "try again later"; here by the same command with --resume
+STOPPED = (
+    75  # the exit code: EX_TEMPFAIL of sysexits.h, "try again later"; here by the same command with --resume
+)
 
 
 class Stopped(Exception):
@@ -28,7 +30,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {
+                number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
+            }
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,8 +10,8 @@ from lightning_fabric import Fabric
 
 from vistasks.config import Config
 from vistasks.drawing.samples import SampleSheet
-from vistasks.evaluate import HEADLINE, build_metrics, evaluate_model, headline
-from vistasks.loading import Batches
+from vistasks.evaluation.loop import HEADLINE, build_metrics, evaluate_model, headline
+from vistasks.loading.loader import Batches
 from vistasks.models import MultiTaskModel
 from vistasks.registry import nearest
 from vistasks.types import ClassNames
@@ -23,13 +23,18 @@ def check_monitor(config: Config) -> None:
     monitor = config.train.monitor
     if monitor is not None and monitor not in known:
         guess = nearest(monitor, known)
-        raise ValueError(f"train.monitor: '{monitor}' is not among the results.{guess} Known: {', '.join(known)}")
+        raise ValueError(
+            f"train.monitor: '{monitor}' is not among the results.{guess} Known: {', '.join(known)}"
+        )
     if not config.data.evaluates and (monitor is not None or config.train.early_stopping is not None):
-        raise ValueError("train.monitor and train.early_stopping need an evaluation, and data.val is empty: name its part there")
+        raise ValueError(
+            "train.monitor and train.early_stopping need an evaluation, and data.val is empty: name its part there"
+        )
 
 
 class Validation:
-    """Evaluates a model as `vistasks evaluate` does: in float32, whatever the training's precision, and in the same batches.
+    """Evaluates a model as `vistasks evaluate` does: in float32, whatever the training's precision, and in
+    the same batches.
 
     Args:
         config: says what is evaluated by which engine, and what "best" means.
@@ -47,13 +52,17 @@ class Validation:
         chosen = [ids[mine[number * len(mine) // count]] for number in range(count)]  # evenly spaced
         self.samples = SampleSheet(chosen, classes)
 
-    def __call__(self, model: MultiTaskModel, track: Callable[[Batches], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def __call__(
+        self, model: MultiTaskModel, track: Callable[[Batches], Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The report and its headline numbers; ``track`` wraps the loader, for a progress bar."""
         metrics = build_metrics(self.classes, self.config.model.heads, self.config.evaluate.engine)
         if self.fabric.world_size > 1:  # each process counts its own BatchNorm statistics
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        counts = evaluate_model(model, track(self.loader), {**metrics, "samples": self.samples}, self.fabric.device)
+        counts = evaluate_model(
+            model, track(self.loader), {**metrics, "samples": self.samples}, self.fabric.device
+        )
         if self.fabric.world_size > 1:
             counts["images"] = self._gather(metrics, counts["images"])
         report: dict[str, Any] = {**counts, **{key: metric.compute() for key, metric in metrics.items()}}
@@ -67,9 +76,13 @@ class Validation:
         return sum(present) / len(present) if present else None
 
     def _gather(self, metrics: dict[str, Any], images: int) -> int:
-        """Every process gets the union of all processes' states, each picture once; the number of all pictures."""
+        """Every process gets the union of all processes' states, each picture once; the number of all
+        pictures.
+        """
         states: list[Any] = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(states, (images, {key: metric.state() for key, metric in metrics.items()}))
+        torch.distributed.all_gather_object(
+            states, (images, {key: metric.state() for key, metric in metrics.items()})
+        )
         for key, metric in metrics.items():
             metric.reset()
             for _, state in states:

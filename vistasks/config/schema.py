@@ -1,0 +1,317 @@
+"""The typed configuration of an experiment: one flat YAML file plus ``key.path=value`` overrides.
+
+Nothing is inherited and nothing else in the package reads YAML. Sections with fixed keys are the classes
+below; a *part* (backbone, head, dataset, ...) is a mapping whose ``name`` picks it from its registry and
+whose other keys are checked against that part's own signature (`vistasks.registry.Registry.build`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Options = dict[str, Any]
+Engine = Literal["hotcoco", "pycocotools"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FoldsConfig(Section):
+    """Cross-validation: the training part in ``count`` folds, of which ``fold`` is evaluated and the others
+    are trained on.
+    """
+
+    count: int = Field(default=5, ge=2)
+    fold: int = Field(default=0, ge=0, description="0 to count - 1")
+    seed: int = Field(
+        default=0, ge=0, description="which pictures come together; not the run's seed, so that runs compare"
+    )
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_them(cls, fold: int, info: ValidationInfo) -> int:
+        count = info.data.get("count", fold + 1)
+        if fold >= count:
+            raise ValueError(f"there are {count} folds, numbered from 0; received: {fold}")
+        return fold
+
+
+class DataConfig(Section):
+    """Where the pictures and labels are. Further keys are the reader's options, shared by ``train`` and
+    ``val``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    format: str = Field(description="a registered dataset format: voc, coco, mask_folder, shapes")
+    root: str
+    train: Options = Field(
+        default={}, description="reader options of the training part, such as {split: train}"
+    )
+    val: Options = Field(default={}, description="reader options of the part that is evaluated")
+    also: list[Options] = Field(
+        default=[], description="further training sets: format, root and options of each"
+    )
+    on_error: Literal["raise", "skip"] = Field(
+        default="raise", description="skip: damaged pictures are left out and listed"
+    )
+    decode: Literal["full", "reduced"] = Field(
+        default="full", description="reduced: JPEGs for training at the size needed"
+    )
+    cache: Literal["ram", "disk"] | None = Field(default=None, description="keeps decoded pictures")
+    cache_folder: str = Field(default="data/decoded", description="where cache: disk keeps them")
+    folds: FoldsConfig | None = Field(
+        default=None, description="cross-validation; null: train and val as they are"
+    )
+
+    def source(self, part: Literal["train", "val"]) -> Options:
+        """The options for `vistasks.datasets.load_dataset` of one part."""
+        own = self.train if part == "train" else self.val
+        return {"format": self.format, "root": self.root, **(self.model_extra or {}), **own}
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is a part to evaluate on."""
+        return bool(self.val) or self.folds is not None
+
+
+class InputConfig(Section):
+    """How large a picture the network sees; aspect ratio is kept, predictions are mapped back to the original
+    size.
+    """
+
+    min_side: PositiveInt | None = Field(
+        default=None, description="scale so that the shorter side has this many pixels"
+    )
+    max_side: PositiveInt | None = Field(default=None, description="but the longer side not more than this")
+    train_scales: list[PositiveFloat] = Field(
+        default=[1.0],
+        min_length=1,
+        description="multi-scale training: each picture at one of these factors of that size",
+    )
+    predict_scale: float | None = Field(
+        default=None,
+        ge=0.1,
+        le=10,
+        description="evaluate and predict at this factor of that size (null: 1); over 1 where augmentation enlarges on average",
+    )
+
+
+class ProposalsConfig(Section):
+    method: Options = Field(
+        default={"name": "selective_search"}, description="a registered proposal method and its options"
+    )
+    cache: str | None = Field(
+        default="data/proposals", description="folder of the proposal cache; null: compute every time"
+    )
+
+
+class ModelConfig(Section):
+    backbone: Options
+    neck: Options | None = None
+    heads: dict[str, Options] = Field(
+        description="one or two of: detection, segmentation; null takes a head away"
+    )
+    loss_weights: dict[str, PositiveFloat] = Field(
+        default={}, description="factor of each head's losses; 1 where not named"
+    )
+    weighting: Options = Field(
+        default={"name": "fixed"}, description="of two heads: fixed, uncertainty or gradient_norm"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="the trunk's blocks are computed twice: less memory, slower"
+    )
+    freeze_stages: int = Field(
+        default=0, ge=0, description="the first n stages of the backbone are not trained"
+    )
+    freeze_batchnorm: bool = Field(
+        default=False, description="the backbone's BatchNorm statistics and affine stay fixed"
+    )
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _without_absent(cls, heads: Any) -> Any:
+        return (
+            {task: head for task, head in heads.items() if head is not None}
+            if isinstance(heads, dict)
+            else heads
+        )
+
+    @field_validator("heads")
+    @classmethod
+    def _tasks(cls, heads: dict[str, Options]) -> dict[str, Options]:
+        tasks = ("detection", "segmentation")
+        if not heads or any(task not in tasks for task in heads):
+            raise ValueError(
+                f"heads must name one or two of {', '.join(tasks)}; received: {', '.join(heads) or 'none'}"
+            )
+        return heads
+
+    @field_validator("loss_weights")
+    @classmethod
+    def _of_heads(cls, weights: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        heads = info.data.get("heads", weights)  # missing where they were wrong themselves
+        for task in weights:
+            if task not in heads:
+                raise ValueError(f"loss_weights names '{task}', but heads has {', '.join(heads)}")
+        return weights
+
+
+class OptimizerConfig(Section):
+    name: Literal["sgd", "adamw"] = "adamw"
+    lr: PositiveFloat = Field(
+        default=1e-3, description="peak learning rate of the heads and the neck, for one optimizer step"
+    )
+    backbone_lr: PositiveFloat | None = Field(
+        default=None, description="peak learning rate of the trunk; null: lr"
+    )
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="not applied to biases and normalisation layers"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd only")
+
+
+class ScheduleConfig(Section):
+    name: Literal["constant", "cosine", "poly", "step"] = "cosine"
+    warmup_steps: int = Field(default=100, ge=0, description="linear from 0 to the peak rate")
+    final_factor: float = Field(default=0.01, ge=0, le=1, description="cosine: last rate over peak rate")
+    power: PositiveFloat = Field(default=0.9, description="poly: (1 - progress) ** power")
+    milestones: list[float] = Field(
+        default=[0.7, 0.9], description="step: shares of the training after which the rate drops"
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="step: factor of each drop")
+
+    @field_validator("milestones")
+    @classmethod
+    def _shares(cls, milestones: list[float]) -> list[float]:
+        if not all(0 < milestone < 1 for milestone in milestones):
+            raise ValueError(
+                f"milestones are shares of the training, between 0 and 1, such as 0.7; received: {milestones}"
+            )
+        return milestones
+
+
+class StageConfig(Section):
+    """A part of a joint training in which only some heads learn."""
+
+    tasks: list[Literal["detection", "segmentation"]] = Field(min_length=1)
+    until: float = Field(gt=0, le=1, description="share of the training at which the stage ends")
+
+
+class TrainConfig(Section):
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = Field(
+        default=4, description="pictures of a device at once; a step has this x devices x accumulate"
+    )
+    accumulate: PositiveInt = Field(
+        default=1, description="batches whose gradients are averaged before an update"
+    )
+    workers: int = Field(default=1, ge=0, description="data loading processes")
+    sampling: Options = Field(
+        default={"name": "shuffle"},
+        description="shuffle, repeat_factor, class_balanced or task_balanced, with options",
+    )
+    overfit_batches: PositiveInt | None = Field(
+        default=None,
+        description="for debugging: train and evaluate on so many batches of pictures, without augmentation",
+    )
+    preflight: Literal["none", "sample", "full"] = Field(
+        default="sample", description="what is tried before the first step; full: every file is read"
+    )
+    stages: list[StageConfig] = Field(
+        default=[], description="heads that learn until a share of the training; afterwards all"
+    )
+    task_sampling: dict[str, PositiveFloat] = Field(
+        default={}, description="one head a step, drawn with these shares; {}: all"
+    )
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_grad_norm: PositiveFloat | None = None
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of the averaged weights, which are then evaluated"
+    )
+    early_stopping: PositiveInt | None = Field(
+        default=None, description="stop after so many evaluations without a better one"
+    )
+    validate_every: PositiveInt = Field(
+        default=1, description="epochs between evaluations; the last is always evaluated"
+    )
+    samples: int = Field(
+        default=4, ge=0, description="validation pictures drawn at each evaluation, into samples/; 0: none"
+    )
+    monitor: str | None = Field(
+        default=None, description="what 'best' means: AP, AP50, VOC_mAP, mIoU; null: mean of AP and mIoU"
+    )
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: PositiveInt = Field(
+        default=1, description="processes of this machine, each with a device; torchrun says it itself"
+    )
+    sync_batchnorm: bool = Field(
+        default=False, description="BatchNorm over all devices' pictures (CUDA, devices > 1)"
+    )
+    deterministic: bool = Field(default=False, description="only deterministic kernels; slower")
+
+
+class CheckpointConfig(Section):
+    every_minutes: PositiveFloat | None = Field(
+        default=15.0,
+        description="also save within an epoch when the last save is so long ago; null: at the ends of epochs only",
+    )
+    keep: PositiveInt = Field(
+        default=2, description="complete states kept, last.safetensors among them; best comes on top"
+    )
+
+
+class EvaluateConfig(Section):
+    batch_size: PositiveInt = 4
+    engine: Engine = "hotcoco"
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    output: str = Field(description="the run folder")
+    seed: int = Field(default=0, ge=0, lt=2**32)  # NumPy takes no more
+    data: DataConfig
+    input: InputConfig = InputConfig()
+    augment: list[Any] = Field(
+        default=[], description="albumentations transforms by name with their arguments, in order"
+    )
+    proposals: ProposalsConfig = ProposalsConfig()
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _rpn_is_there(self) -> Config:
+        head = self.model.heads.get("detection", {})
+        if (
+            _asks_for_rpn(self.proposals.method)
+            and head.get("name") == "region_classifier"
+            and head.get("rpn") is None
+        ):
+            raise ValueError(
+                "proposals.method 'rpn' leaves the proposals to the detector's own network: give it one, such as "
+                "model.heads.detection.rpn={stride: [8, 16, 32]}, or name a trained run in proposals.method.weights"
+            )
+        return self
+
+
+def _asks_for_rpn(method: Options) -> bool:
+    parts = method.get("methods")
+    if isinstance(parts, list) and any(isinstance(part, dict) and _asks_for_rpn(part) for part in parts):
+        return True
+    return method.get("name") == "rpn" and method.get("weights") is None

@@ -1,0 +1,1 @@
+"""One file per annotation format: files -> `vistasks.types.Sample`."""

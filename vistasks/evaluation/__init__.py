@@ -1,0 +1,3 @@
+"""Measuring a trained model: the evaluation loop, reports, the audit of labels, studies of several
+trainings.
+"""

@@ -1,0 +1,106 @@
+"""An audit as one HTML page that needs no other file and no network."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from vistasks.evaluation.audit.export import usual_rows
+from vistasks.evaluation.audit.findings import DISAGREEMENT, FAULTS, Finding
+from vistasks.evaluation.reports.page import document, number, table
+
+if TYPE_CHECKING:
+    from vistasks.evaluation.audit.audit import Audit
+
+FRAMES = 40  # rows of the table of pictures
+
+
+def audit_page(
+    found: Audit, shown: Sequence[Finding], pictures: Sequence[bytes], *, about: Mapping[str, Any]
+) -> str:
+    """HTML of an audit; ``pictures`` are the JPEGs of the entries ``shown``, first faults, then
+    disagreements.
+    """
+    data = ", ".join(f"{key}: {value}" for key, value in about["data"].items() if isinstance(value, str))
+    head = (
+        f'<h1>What is probably wrong with the labels</h1><p class="faint">weights {escape(about["weights"])}<br>'
+        f"data {escape(data)}<br>{found.pictures} pictures, {found.labels} labels judged</p>"
+    )
+    notes = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
+    how = (
+        "<p>Every score is read against what the model says, on average, of the labels of that class (confident learning). "
+        "Detector and class map count alike. The score runs from 0 to 1; at .5 as much speaks for the label as against it. "
+        "In each picture the labels are left and the prediction is right; white corners mark the place.</p>"
+    )
+    frames = [
+        [_name(f.path), f.worth, f.faults, f.disagreements, f.unsure] for f in found.judgement.frames[:FRAMES]
+    ]
+    columns = ["picture", "worth", "faults", "disagreements", "unsure objects"]
+    return document(
+        "Label audit",
+        f"{head}{_tiles(found)}{notes}<h2>Entries, likeliest first</h2>{how}{_gallery(shown, pictures)}"
+        "<h2>Pictures most worth annotating next</h2><p>The sum of the scores of a picture's faults and of the places where the "
+        "heads disagree, and the number of objects that the model is unsure about (the sum of 4 p (1 - p)).</p>"
+        f"{table(columns, frames)}"
+        f"<h2>What is usual</h2><p>What the model says on average of each class's labels.</p>{_usual(found)}",
+    )
+
+
+def _tiles(found: Audit) -> str:
+    counts, sure = Counter(), Counter()  # type: Counter[str], Counter[str]
+    for entry in (*found.judgement.faults, *found.judgement.disagreements):
+        counts[entry.kind] += 1
+        sure[entry.kind] += entry.confident
+    tiles = [
+        f'<div class="tile">{escape(kind)}<b>{counts[kind]}</b><small>{sure[kind]} as sure as usual</small></div>'
+        for kind in (*FAULTS, DISAGREEMENT)
+    ]
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _gallery(shown: Sequence[Finding], pictures: Sequence[bytes]) -> str:
+    if not shown:
+        return "<p>Nothing speaks against any label.</p>"
+    kinds = list(dict.fromkeys(entry.kind for entry in shown))
+    classes = sorted({name for entry in shown for name in (entry.given, entry.suggested) if name})
+    controls = "".join(
+        f'<label>{word} <select name="{key}"><option value="">all</option>'
+        f"{''.join(f'<option>{escape(value)}</option>' for value in values)}</select></label>"
+        for word, key, values in (("kind", "kinds", kinds), ("class", "classes", classes))
+    )
+    ranks: Counter[bool] = Counter()
+    figures = []
+    for entry, jpeg in zip(shown, pictures, strict=True):
+        ranks[entry.kind == DISAGREEMENT] += 1
+        figures.append(_figure(entry, jpeg, ranks[entry.kind == DISAGREEMENT]))
+    return f'<div class="controls">{controls}</div><div class="gallery">{"".join(figures)}</div>'
+
+
+def _figure(entry: Finding, jpeg: bytes, rank: int) -> str:
+    name, image = _name(entry.path), base64.b64encode(jpeg).decode()
+    classes = escape("|".join(value for value in (entry.given, entry.suggested) if value))
+    return (
+        f'<figure data-kinds="{escape(entry.kind)}" data-classes="{classes}"><img loading="lazy" '
+        f'alt="{escape(name)}: labels and prediction" src="data:image/jpeg;base64,{image}">'
+        f'<figcaption title="{escape(entry.path)}"><b>{rank}. {escape(entry.kind)}</b>, score {number(entry.score, 2)}, '
+        f"{escape(name)}<br>{escape(entry.reason)}</figcaption></figure>"
+    )
+
+
+def _usual(found: Audit) -> str:
+    rows = usual_rows(found)
+    head = [
+        "class",
+        "labels",
+        "score",
+        "share of the box in the class map",
+        "IoU with where the model puts it",
+    ]
+    return table(head, rows) if rows else "<p>There is no label to go by.</p>"
+
+
+def _name(path: str) -> str:
+    return path.replace("\\", "/").rsplit("/", 1)[-1]

@@ -1,0 +1,1 @@
+"""Trained models at work: loading, predicting images, streaming videos, writing results."""

@@ -1,0 +1,174 @@
+"""A trained model with what turns images into its batches."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vistasks.build import build_dataset, build_loader, build_model, build_pipeline, build_proposals
+from vistasks.checkpoint import Checkpoint, read_checkpoint, restore
+from vistasks.config import Config
+from vistasks.heads.region_classifier import RegionClassifier
+from vistasks.heads.region_decoding import region_decoding
+from vistasks.heads.test_time import TestTime
+from vistasks.loading.batching import collate, input_size, scale_sample, scaled_size, to_device
+from vistasks.loading.loader import Batches
+from vistasks.models.cuda_graphs import GraphedEncoder
+from vistasks.proposals.trained import LearnedProposals
+from vistasks.system.devices import pick_device
+from vistasks.types import Batch, ClassNames, Sample
+
+
+class LoadedModel:
+    """A trained model with what turns pictures into its batches; what
+    `vistasks.inference.predictor.Predictor` drives.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.path, self.config, self.classes, self.device = (
+            checkpoint.path,
+            checkpoint.config,
+            checkpoint.classes,
+            device,
+        )
+        self.model = build_model(self.config.model, self.classes, pretrained=False)
+        restore(self.model, checkpoint.part("model"), str(checkpoint.path))
+        self.model.to(device).to(memory_format=torch.channels_last).eval()
+        self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._method = build_proposals(self.config.proposals.model_copy(update={"cache": None}))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file, as those of several models that answer as one."""
+        return [self.path]
+
+    @property
+    def heads(self) -> Mapping[str, Mapping[str, Any]]:
+        """The options of each task's head, as the config has them."""
+        return self.config.model.heads
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether there is a detector that was trained on proposals from outside; one with an rpn may have
+        none but its own.
+        """
+        return "detection" in self.heads and not (
+            isinstance(self._method, LearnedProposals) and self._method.trained is None
+        )
+
+    def speed_up(self, *, half: bool = False, compiled: bool = False, cuda_graphs: bool = False) -> None:
+        """Predicts in 16 bits (float16 on CUDA, bfloat16 elsewhere), with a compiled trunk, or with one from
+        CUDA graphs.
+
+        The first two change results a little. Compiling happens at the first batch of each size, and takes a
+        minute or so.
+
+        Raises:
+            ValueError: nothing here can compile, there is no GPU for graphs, or both were asked for.
+        """
+        if cuda_graphs and self.device.type != "cuda":
+            raise ValueError(
+                f"--cuda-graphs needs a GPU, and this model runs on {self.device.type}; leave it out"
+            )
+        if cuda_graphs and compiled:
+            raise ValueError("--compile and --cuda-graphs both take the trunk's place; leave one out")
+        if half:
+            self.model.precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        if compiled:
+            if self.device.type == "cpu" and shutil.which("c++") is None and shutil.which("g++") is None:
+                raise ValueError(
+                    "--compile on the CPU needs a C++ compiler (g++), and there is none on the PATH; leave it out"
+                )
+            self.model.encode = torch.compile(self.model.encode)  # type: ignore[method-assign]
+        if cuda_graphs:
+            self.model.encode = GraphedEncoder(self.model.encode)  # type: ignore[method-assign]
+
+    def look(self, test_time: TestTime) -> None:
+        """Looks at each picture flipped, scaled and window by window; see `vistasks.heads.test_time`.
+
+        A ``ValueError`` where windows are asked of a model without a class map.
+        """
+        if test_time.window is not None and "segmentation" not in self.model.heads:
+            raise ValueError(
+                f"{self.path}: windows are there for class maps, and this model only detects; leave out --window"
+            )
+        self.model.look(test_time)
+
+    def decode_with(self, decoding: Mapping[str, Any]) -> None:
+        """Lets a ``region_classifier`` decode in another way than it was trained with; other heads have no
+        such options.
+
+        A calibration stays where ``decoding`` says nothing of it and is otherwise what it was fitted to. A
+        ``ValueError`` names an option that there is not."""
+        for head in self.model.heads.values():
+            if isinstance(head, RegionClassifier):
+                given = region_decoding(decoding)
+                given.check(head.classes)
+                own = replace(given, calibration=head.decoding.calibration)
+                head.decoding = own if own == head.decoding and "calibration" not in decoding else given
+
+    def predict_at(self, scale: float) -> None:
+        """Sees pictures at this factor of the size that it was trained at, instead of the config's
+        ``input.predict_scale``.
+        """
+        given = self.config.input.model_copy(update={"predict_scale": scale})
+        self.config = self.config.model_copy(update={"input": given})
+
+    def propose(self, image: np.ndarray) -> np.ndarray | None:
+        """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no
+        detector.
+        """
+        if "detection" not in self.config.model.heads:
+            return None
+        return self._method(Sample(image_id="image", path="image", image=image))
+
+    def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> Batch:
+        """Pictures (H, W, 3) uint8 RGB and their proposals, in one batch on the model's device."""
+        samples = [
+            Sample(
+                image_id=str(i),
+                path=f"image {i}",
+                image=image,
+                proposals=None if proposals is None else proposals[i],
+            )
+            for i, image in enumerate(images)
+        ]
+        wanted = self.config.input
+        sizes = [input_size(s.size, min_side=wanted.min_side, max_side=wanted.max_side) for s in samples]
+        scaled = [
+            scale_sample(sample, scaled_size(size, wanted.predict_scale or 1.0))
+            for sample, size in zip(samples, sizes)
+        ]
+        # without the masks that nothing is compared with
+        classes = ClassNames(self.classes.detection)
+        batch = collate(scaled, [s.size for s in samples], classes=classes, divisor=self.model.divisor)
+        if self._uploads is None:
+            return to_device(batch, self.device)
+        # from pinned memory on a stream of its own, so that it does not wait for what the device computes
+        with torch.cuda.stream(self._uploads):
+            moved = to_device(replace(batch, images=batch.images.pin_memory()), self.device)
+        self._uploads.synchronize()
+        return moved
+
+
+def labelled_batches(loaded: LoadedModel, config: Config, part: str) -> Batches:
+    """The batches of a config's "train" or "val" part as a trained model takes them, with their samples; not
+    augmented.
+    """
+    config = config.model_copy(update={"model": loaded.config.model, "input": loaded.config.input})
+    pipeline = build_pipeline(config, build_dataset(config, part, loaded.classes), training=False)
+    _, found = build_loader(
+        config, pipeline, classes=loaded.classes, divisor=loaded.model.divisor, training=False
+    )
+    return found
+
+
+def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
+    """A trained model from a checkpoint or a run folder, on "cpu", "cuda" or whichever is there ("auto")."""
+    return LoadedModel(read_checkpoint(path), pick_device(device))

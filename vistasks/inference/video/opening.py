@@ -1,0 +1,86 @@
+"""Options -> objects: which source, tracker and publishers a run has."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vistasks.drawing.palette import model_colours
+from vistasks.inference.predictor import Predictor
+from vistasks.inference.sources import is_live, is_video
+from vistasks.inference.video.options import InferOptions
+from vistasks.inference.video.protocols import FrameSource, Publisher, Tracker
+from vistasks.inference.video.reader import VideoReader
+
+
+def open_frames(
+    source: str | Path, options: InferOptions, *, output: Path | None = None
+) -> FrameSource | None:
+    """The source of frames that ``source`` means (a video file, a camera, an address, with ``frame_rate`` a
+    folder or glob of pictures outside of ``output``); None where it means pictures.
+
+    Raises a ``ValueError`` where there is no such video, camera or stream.
+    """
+    if is_live(source):
+        from vistasks.inference.video.live import open_live
+
+        return open_live(
+            str(source), reconnect=options.reconnect, tell=_say if options.progress else lambda words: None
+        )
+    if is_video(source) and not Path(source).is_dir():
+        return VideoReader(source, decoder=options.decoder)
+    if options.frame_rate is not None:
+        from vistasks.inference.video.folder import FolderReader
+
+        return FolderReader(source, options.frame_rate, skips=options.on_error == "skip", leave_out=output)
+    return None
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def build_tracker(options: InferOptions, source: FrameSource, predictor: Predictor) -> Tracker | None:
+    """The tracker that the options ask for.
+
+    Raises a ``ValueError`` where there is nothing to track, or a line is none.
+    """
+    if not options.track and not options.line:
+        return None
+    if "detect" not in predictor.tasks:
+        asked = "--line" if options.line else "--track"
+        raise ValueError(
+            f"{asked}: objects are followed by their boxes, and this run looks for none (tasks: segment)"
+        )
+    from vistasks.inference.video.tracking import VideoTracker, parse_line
+
+    lines = [parse_line(text) for text in options.line]
+    return VideoTracker(
+        classes=predictor.classes, rate=float(source.rate), start=predictor.score, lines=lines
+    )
+
+
+def build_publishers(options: InferOptions, source: FrameSource, predictor: Predictor) -> list[Publisher]:
+    """What shows the frames while they are made; the caller closes them.
+
+    Raises a ``ValueError`` where the port is taken, or where there is no display.
+    """
+    publishers: list[Publisher] = []
+    if options.show:
+        from vistasks.inference.video.window import Window
+
+        publishers.append(Window(f"vistasks: {source.where}"))
+    if options.serve is not None:
+        from vistasks.inference.video.serve import PageServer
+
+        known = {"detect": predictor.classes.detection, "segment": predictor.classes.segmentation}
+        names = list(
+            dict.fromkeys(name for task in predictor.tasks for name in known[task] if name != "background")
+        )
+        colours = model_colours(predictor.classes)
+        page = PageServer(
+            options.serve, host=options.serve_host, source=source.where, classes=names, colours=colours
+        )
+        print(f"watch it at {page.url}", flush=True)
+        publishers.append(page)
+    return publishers

@@ -1,0 +1,59 @@
+"""Drawn frames -> those who watch while they are made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from vistasks.inference.predictor import PicturePrediction
+from vistasks.inference.video.network import Shot
+from vistasks.inference.video.protocols import FrameSource, Publisher
+from vistasks.inference.video.report import VideoReport
+from vistasks.types import Detections, SegmentationMap
+
+
+def live_stats(report: VideoReport, shot: Shot, source: FrameSource) -> dict[str, Any]:
+    """What a publisher is told with each frame: ``frame`` (number), ``seconds`` (its time), ``rate`` (frames
+    per second so far), ``latency`` (seconds since it was decoded), ``dropped`` (so far), ``reconnects`` (so
+    far), ``facts`` (the tracker's)."""
+    return {
+        "frame": shot.number,
+        "seconds": shot.picture.seconds,
+        "rate": report.rate,
+        "latency": time.perf_counter() - shot.born,
+        "dropped": source.dropped,
+        "reconnects": getattr(source, "reconnects", 0),
+        "facts": dict(shot.prediction.facts),
+    }
+
+
+def publish(shot: Shot, publishers: Sequence[Publisher], stats: dict[str, Any], *, labels: bool) -> bool:
+    """Gives a drawn frame to every publisher, without the classes that it hides; False where one asks for the
+    end.
+    """
+    wanted = True
+    for publisher in publishers:
+        drawn, hidden = shot.drawn, set(publisher.hidden)
+        if hidden or drawn is None:
+            drawn = without(shot.prediction, hidden).draw(labels=labels)
+        wanted = publisher.publish(drawn, stats) is not False and wanted
+    return wanted
+
+
+def without(prediction: PicturePrediction, hidden: set[str]) -> PicturePrediction:
+    """The prediction without some classes' boxes, traces and pixels."""
+    found, segmentation = prediction.detections, prediction.segmentation
+    if found is not None:
+        kept = np.array([name not in hidden for name in found.names], dtype=bool)
+        ids = None if found.ids is None else found.ids[kept]
+        found = Detections(found.boxes[kept], found.scores[kept], found.labels[kept], found.class_names, ids)
+    if segmentation is not None:
+        table = np.arange(256, dtype=np.uint8)
+        table[[number for number, name in enumerate(segmentation.names) if name in hidden]] = 255
+        segmentation = SegmentationMap(table[segmentation.labels], segmentation.names)
+    overlays = tuple(overlay.without(hidden) for overlay in prediction.overlays)
+    return replace(prediction, detections=found, segmentation=segmentation, overlays=overlays)

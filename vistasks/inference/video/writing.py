@@ -1,0 +1,348 @@
+"""Predictions of frames -> files: the drawn video, a line a frame, COCO results, csv, class maps, single
+pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from vistasks.inference.predictor import PicturePrediction, Predictor
+from vistasks.inference.results import CSV_COLUMNS, csv_rows, frame_facts, write_mask
+from vistasks.inference.video.joining import join_videos
+from vistasks.inference.video.network import Shot
+from vistasks.inference.video.options import WITHOUT_INFLUENCE, InferOptions
+from vistasks.inference.video.parts import Part, PartFolder
+from vistasks.inference.video.protocols import FrameSource
+from vistasks.inference.video.sinks import TICKS, VideoWriter
+from vistasks.system.atomic import replacing
+from vistasks.types import Detections, SegmentationMap
+
+_QUALITY = 92  # of JPEG files
+
+
+class FrameResults:
+    """Writes the results of a run over frames into a folder, in parts that are joined at the end.
+
+    ``NAME.mp4`` with everything drawn; ``results.jsonl``, one frame a line
+    (`vistasks.inference.results.frame_facts`); where objects are looked for also ``results.json``, COCO
+    results, with ``images.json``, their COCO ground-truth file without annotations, and ``detections.csv``;
+    what the options add: ``masks/NUMBER.png`` or ``masks.jsonl``, ``frames/NUMBER.jpg``,
+    ``crops/CLASS/NUMBER_INDEX.jpg``. The parts lie in the hidden folder ``.NAME.parts`` until the run is
+    complete; after an error or an interruption the results of all frames until then are joined as well, and
+    the complete parts stay for ``resume``.
+
+    `encode`, `save` and `write` are called with each frame, `encode` and `write` in order and each from one
+    thread at a time; a frame is encoded before it is written.
+
+    Args:
+        output: the folder.
+        source: gives the names; a file's sound is copied.
+        predictor: what the results depend on, with the options.
+        period: frames of a part.
+        keeps_found: keep what a tracker needs to go on in a resumed run.
+
+    Raises:
+        ValueError: NAME.mp4 would be the video that is read, or the interrupted run was another one.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        source: FrameSource,
+        predictor: Predictor,
+        options: InferOptions,
+        *,
+        period: int,
+        keeps_found: bool = False,
+    ) -> None:
+        self.output, self.source, self.options, self.period = output, source, options, period
+        self._keeps_found, self._detects = keeps_found, "detect" in predictor.tasks
+        self._classes = predictor.classes
+        self._target = output / f"{source.name}.mp4"
+        if options.video and self._target.resolve() == Path(source.where).resolve():
+            raise ValueError(
+                f"{self._target}: the result would overwrite the source; choose another output folder"
+            )
+        output.mkdir(parents=True, exist_ok=True)
+        run = _described(source, predictor, options, period)
+        self._folder = PartFolder(output / f".{source.name}.parts", run, resume=options.resume)
+        self._video: VideoWriter | None = None
+        self._lists: dict[str, TextIO] = {}
+        self._number = -1  # of the part whose lists are open
+        self._frames = self._detections = 0
+        self._encoding = -1  # the part whose video is open
+        self._videos: dict[int, VideoWriter] = {}  # of parts that are not complete yet
+
+    @property
+    def first(self) -> int:
+        """How many frames the complete parts have: the first one to predict."""
+        return sum(part.frames for part in self._folder.done)
+
+    @property
+    def detections(self) -> int | None:
+        """In the complete parts; None where none are looked for."""
+        return sum(part.detections for part in self._folder.done) if self._detects else None
+
+    def earlier(self) -> Iterator[PicturePrediction]:
+        """What the network found in the frames of the complete parts, for a tracker; the pictures are
+        blank.
+        """
+        for number in range(len(self._folder.done)):
+            with self._folder.file(number, "found.jsonl").open(encoding="utf-8") as lines:
+                for line in lines:
+                    yield _from_line(json.loads(line), self._classes.detection)
+
+    def encode(self, shot: Shot) -> None:
+        """Adds the drawn frame to its part's video."""
+        assert shot.drawn is not None
+        if shot.number // self.period != self._encoding:
+            self._begin_video(shot.number // self.period)
+        self._videos[self._encoding].write(shot.drawn, shot.picture.seconds)
+
+    def _begin_video(self, number: int) -> None:
+        before: VideoWriter | Part | None = self._folder.done[-1] if self._folder.done else None
+        if self._encoding >= 0:
+            before = self._videos[self._encoding]
+            before.close()
+        size, after = (before.size, before.last) if before is not None else (None, -1)
+        self._videos[number] = VideoWriter(
+            self._folder.file(number, "mp4"), rate=self.source.rate, size=size, after=after
+        )
+        self._encoding = number
+
+    def save(self, shot: Shot) -> None:
+        """Writes the frame's own files; several frames may be at it at once."""
+        name, prediction = f"{shot.number:06d}", shot.prediction
+        if self.options.save_frames and shot.drawn is not None:
+            _save_jpeg(shot.drawn, self.output / "frames" / f"{name}.jpg")
+        if self.options.crop and prediction.detections is not None:
+            found, image = prediction.detections, shot.picture.image
+            for index, (label, box) in enumerate(zip(found.names, found.boxes)):
+                left, top, right, bottom = (
+                    math.floor(box[0]),
+                    math.floor(box[1]),
+                    math.ceil(box[2]),
+                    math.ceil(box[3]),
+                )
+                crop = image[max(0, top) : bottom, max(0, left) : right]
+                _save_jpeg(crop, self.output / "crops" / label.replace("/", "_") / f"{name}_{index}.jpg")
+        if self.options.masks == "png" and prediction.segmentation is not None:
+            write_mask(prediction.segmentation, self.output / "masks" / f"{name}.png", prediction.colours)
+
+    def write(self, shot: Shot) -> None:
+        """Adds the frame's lines to its part's lists."""
+        if shot.number // self.period != self._number:
+            self._end_part(complete=True)
+            self._number, self._frames, self._detections = shot.number // self.period, 0, 0
+        prediction, found = shot.prediction, shot.prediction.detections
+        self._line("results.jsonl", json.dumps(frame_facts(shot.number, prediction)))
+        if found is not None:
+            height, width = shot.picture.image.shape[:2]
+            entry = {
+                "id": shot.number + 1,
+                "file_name": f"{shot.number:06d}.jpg",
+                "height": height,
+                "width": width,
+            }
+            self._line("images.jsonl", json.dumps(entry))
+            for result in prediction.to_coco(shot.number + 1):
+                self._line("coco.jsonl", json.dumps(result))
+            at = [str(shot.number), f"{shot.picture.seconds or 0:.3f}"]
+            csv.writer(self._list("csv")).writerows([*at, *row] for row in csv_rows(prediction))
+            self._detections += len(found)
+        if self.options.masks == "rle" and prediction.segmentation is not None:
+            self._line(
+                "masks.jsonl", json.dumps({"frame": shot.number, **run_lengths(prediction.segmentation)})
+            )
+        if self._keeps_found:
+            self._line("found.jsonl", json.dumps(_to_line(shot.found)))
+        self._frames += 1
+
+    def _list(self, suffix: str) -> TextIO:
+        if suffix not in self._lists:
+            self._lists[suffix] = self._folder.file(self._number, suffix).open(
+                "w", newline="", encoding="utf-8"
+            )
+        return self._lists[suffix]
+
+    def _line(self, suffix: str, text: str) -> None:
+        self._list(suffix).write(text + "\n")
+
+    def _end_part(self, *, complete: bool) -> None:
+        """Closes the lists of the open part, whose video is closed; it counts from then on if it is
+        ``complete``.
+        """
+        for file in self._lists.values():
+            file.close()
+        self._lists = {}
+        if complete and self._number >= 0:
+            part = Part(self._frames, self._detections)
+            if self.options.video:
+                video = self._videos.pop(self._number)
+                part = Part(self._frames, self._detections, video.first, video.last, video.size)
+            self._folder.complete(part)
+
+    def finish(self, *, complete: bool) -> list[str]:
+        """Joins everything; called once, when all stages have ended. Returns what could not be done, in
+        words.
+
+        Args:
+            complete: the source came to its end; else the complete parts stay for a resumed run.
+        """
+        for video in self._videos.values():
+            video.close()
+        self._end_part(complete=complete)
+        problem = self._join_videos(complete) if self.options.video else None
+        self._join_lists()
+        if complete or not self._folder.done:
+            self._folder.remove()
+        else:
+            self._folder.drop_incomplete()
+        return [problem] if problem else []
+
+    def _join_videos(self, complete: bool) -> str | None:
+        parts: list[Part | VideoWriter] = [
+            *self._folder.done,
+            *(self._videos[number] for number in sorted(self._videos)),
+        ]
+        found = [
+            (self._folder.file(number, "mp4"), part) for number, part in enumerate(parts) if part.first >= 0
+        ]
+        if not found:
+            return None
+        until = None if complete else found[-1][1].last / TICKS + float(1 / self.source.rate)
+        where = Path(self.source.where)
+        sound = where if where.is_file() else None
+        return join_videos(
+            [(path, part.first) for path, part in found], self._target, sound=sound, until=until
+        )
+
+    def _join_lists(self) -> None:
+        self._join("results.jsonl", "results.jsonl")
+        self._join("masks.jsonl", "masks.jsonl")
+        if not self._detects:
+            return
+        header = ",".join(["frame", "seconds", *CSV_COLUMNS]) + "\r\n"
+        if self._join(
+            "images.jsonl", "images.json", '{"info": {}, "images": [\n', self._categories(), between=",\n"
+        ):
+            self._join("coco.jsonl", "results.json", "[\n", "\n]\n", between=",\n", always=True)
+            self._join("csv", "detections.csv", header, always=True)
+
+    def _categories(self) -> str:
+        categories = [{"id": number + 1, "name": name} for number, name in enumerate(self._classes.detection)]
+        return f'\n], "categories": {json.dumps(categories)}, "annotations": []}}\n'
+
+    def _join(
+        self,
+        suffix: str,
+        name: str,
+        before: str = "",
+        after: str = "",
+        *,
+        between: str = "\n",
+        always: bool = False,
+    ) -> bool:
+        """Joins the parts' lists of one suffix into the output's file ``name``, without holding them; whether
+        it was written.
+        """
+        count = max(len(self._folder.done), self._number + 1)
+        paths = [path for number in range(count) if (path := self._folder.file(number, suffix)).is_file()]
+        if not paths and not always:
+            return False
+        with (
+            replacing(self.output / name) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as joined,
+        ):
+            joined.write(before)
+            first = True
+            for path in paths:
+                with path.open(newline="", encoding="utf-8") as lines:
+                    for line in lines:
+                        joined.write(
+                            line
+                            if between == "\n"
+                            else line.rstrip("\n")
+                            if first
+                            else between + line.rstrip("\n")
+                        )
+                        first = False
+            joined.write(after)
+        return True
+
+
+def _described(
+    source: FrameSource, predictor: Predictor, options: InferOptions, period: int
+) -> dict[str, Any]:
+    """What the results depend on; a resumed run must have the same."""
+    chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_INFLUENCE}
+    return {
+        "source": _file_facts(Path(source.where)),
+        "weights": [_file_facts(path) for path in getattr(predictor.backend, "paths", [])],
+        "--tasks": list(predictor.tasks),
+        "--score": predictor.score,
+        "--batch": predictor.batch_size,
+        "frames of a part": period,
+        **{f"--{name.replace('_', '-')}": value for name, value in chosen.items()},
+    }
+
+
+def _file_facts(path: Path) -> list[Any]:
+    facts = path.stat() if path.exists() else None
+    return [str(path.resolve()), facts.st_size if facts else 0, facts.st_mtime_ns if facts else 0]
+
+
+def _save_jpeg(image: np.ndarray, path: Path) -> None:
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, quality=_QUALITY)
+
+
+def run_lengths(segmentation: SegmentationMap) -> dict[str, Any]:
+    """``size`` [height, width] and ``masks``: of each class that the map has, COCO's compressed run-length
+    code.
+    """
+    masks = {}
+    for number, name in enumerate(segmentation.names):
+        pixels = segmentation.labels == number
+        if pixels.any():
+            masks[name] = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))["counts"].decode(
+                "ascii"
+            )
+    return {"size": list(segmentation.labels.shape), "masks": masks}
+
+
+def _to_line(prediction: PicturePrediction) -> dict[str, Any]:
+    """What a tracker needs, exactly: float32 survives JSON's decimal numbers."""
+    found = prediction.detections
+    line: dict[str, Any] = {
+        "path": prediction.path,
+        "seconds": prediction.seconds,
+        "size": prediction.image.shape[:2],
+    }
+    if found is not None:
+        line |= {
+            "boxes": found.boxes.tolist(),
+            "scores": found.scores.tolist(),
+            "labels": found.labels.tolist(),
+        }
+    return line
+
+
+def _from_line(line: Mapping[str, Any], names: tuple[str, ...]) -> PicturePrediction:
+    found = None
+    if "boxes" in line:
+        boxes = np.array(line["boxes"], dtype=np.float32).reshape(-1, 4)
+        scores, labels = np.array(line["scores"], dtype=np.float32), np.array(line["labels"], dtype=np.int64)
+        found = Detections(boxes, scores, labels, names)
+    blank = np.broadcast_to(np.zeros((1, 1, 1), dtype=np.uint8), (*line["size"], 3))
+    return PicturePrediction(found, None, blank, line["path"], line["seconds"])

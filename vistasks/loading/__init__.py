@@ -1,0 +1,1 @@
+"""Samples to batches: augmentation, mixing, sampling, scaling, padding, data workers."""

@@ -1,0 +1,163 @@
+"""Samples -> Batch: scaled to the network's input size, padded to a common one, with what undoes both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vistasks.types import IGNORE_INDEX, Batch, ClassNames, Sample
+
+
+def input_size(size: tuple[int, int], *, min_side: int | None, max_side: int | None) -> tuple[int, int]:
+    """(height, width) that the network sees of a picture of ``size``: the aspect ratio kept up to rounding,
+    at least 1x1.
+    """
+    height, width = size
+    factor = min_side / min(height, width) if min_side else 1.0
+    if max_side:
+        factor = min(factor, max_side / max(height, width))
+    return scaled_size(size, factor)
+
+
+def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """(height, width) times a factor, rounded: at least 1x1."""
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def scale_sample(sample: Sample, size: tuple[int, int], *, image: np.ndarray | None = None) -> Sample:
+    """The sample at another (height, width); boxes, proposals and areas scale along, masks by nearest
+    neighbour.
+
+    ``image`` is the picture at that size where it is at hand already.
+    """
+    if sample.size == size:
+        return sample
+    height, width = size
+    fy, fx = height / sample.size[0], width / sample.size[1]
+    shrinks = fx * fy < 1
+    if image is None:
+        image = cv2.resize(
+            sample.image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+    mask = sample.segmentation
+    if mask is not None:
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    boxes, kept = _scaled(sample.boxes, fx, fy, size)
+    proposals = None if sample.proposals is None else _scaled(sample.proposals, fx, fy, size)[0]
+    return replace(
+        sample,
+        image=image,
+        segmentation=mask,
+        boxes=boxes,
+        proposals=proposals,
+        labels=sample.labels[kept],
+        difficult=sample.difficult[kept],
+        crowd=sample.crowd[kept],
+        areas=(sample.areas[kept] * (fx * fy)).astype(np.float32),
+    )
+
+
+def _scaled(boxes: np.ndarray, fx: float, fy: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes times the factors, and which were kept: float32 rounding can make a sliver empty."""
+    height, width = size
+    scaled = boxes * np.array([fx, fy, fx, fy], dtype=np.float32)
+    scaled = np.clip(scaled, 0, np.array([width, height, width, height], dtype=np.float32))
+    kept = (scaled[:, 2] > scaled[:, 0]) & (scaled[:, 3] > scaled[:, 1])
+    return scaled[kept], kept
+
+
+def collate(
+    samples: Sequence[Sample], original_sizes: Sequence[tuple[int, int]], *, classes: ClassNames, divisor: int
+) -> Batch:
+    """Pads (bottom and right, with 0 and 255) to the largest of the samples, rounded up to the trunk's
+    ``divisor``.
+
+    A ``ValueError`` names the picture of a class id that ``classes`` does not have, which on a GPU would end
+    without a name."""
+    height = math.ceil(max(sample.size[0] for sample in samples) / divisor) * divisor
+    width = math.ceil(max(sample.size[1] for sample in samples) / divisor) * divisor
+    images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+    masks = torch.full((len(samples), height, width), IGNORE_INDEX) if classes.segmentation else None
+    for index, sample in enumerate(samples):
+        _check_ids(sample, classes)
+        h, w = sample.size
+        images.numpy()[index, :, :h, :w] = sample.image.transpose(2, 0, 1)
+        if masks is not None and sample.segmentation is not None:
+            masks.numpy()[index, :h, :w] = sample.segmentation
+    real = [~(sample.difficult | sample.crowd) for sample in samples]
+    return Batch(
+        images=images,
+        sizes=tuple(sample.size for sample in samples),
+        original_sizes=tuple(original_sizes),
+        boxes=tuple(torch.from_numpy(s.boxes[r]) for s, r in zip(samples, real)),
+        labels=tuple(torch.from_numpy(s.labels[r]) for s, r in zip(samples, real)),
+        ignored=tuple(torch.from_numpy(s.boxes[~r]) for s, r in zip(samples, real)),
+        proposals=tuple(_proposals(sample) for sample in samples),
+        segmentation=masks,
+        detection_labelled=_flags([s.labelled.detection for s in samples], len(classes.detection)),
+        segmentation_labelled=_flags([s.labelled.segmentation for s in samples], len(classes.segmentation)),
+        image_ids=tuple(sample.image_id for sample in samples),
+        paths=tuple(sample.path for sample in samples),
+    )
+
+
+def _check_ids(sample: Sample, classes: ClassNames) -> None:
+    known = len(classes.detection)
+    if len(sample.labels) and sample.labels.max() >= known:
+        raise ValueError(
+            f"{sample.path}: an object has the class id {sample.labels.max()}, but there are {known} classes"
+        )
+    known = len(classes.segmentation)
+    if known and sample.segmentation is not None:
+        strange = (sample.segmentation >= known) & (sample.segmentation != IGNORE_INDEX)
+        if strange.any():
+            value, count = int(sample.segmentation[strange].min()), int(strange.sum())
+            raise ValueError(
+                f"{sample.path}: the mask has the class id {value} ({count} pixels of such), but there are {known} classes and "
+                f"{IGNORE_INDEX} = ignore; where an augmentation fills masks, its fill_mask must be one of these"
+            )
+
+
+def _proposals(sample: Sample) -> Tensor:
+    # a copy: what a cache or a map of a file gives may not be writable
+    return torch.zeros(0, 4) if sample.proposals is None else torch.from_numpy(sample.proposals.copy())
+
+
+def _flags(labelled: Sequence[frozenset[int]], classes: int) -> Tensor:
+    flags = torch.zeros(len(labelled), classes, dtype=torch.bool)
+    for index, ids in enumerate(labelled):
+        flags[index, sorted(ids)] = True
+    return flags
+
+
+def with_proposals(batch: Batch, boxes: Sequence[np.ndarray]) -> Batch:
+    """The batch with further proposals, per image (P, 4) float32 in pixels of its original picture, before
+    those it has.
+    """
+    added = []
+    for index, (more, size, original) in enumerate(
+        zip(boxes, batch.sizes, batch.original_sizes, strict=True)
+    ):
+        inside = _scaled(more.astype(np.float32), size[1] / original[1], size[0] / original[0], size)[0]
+        had = batch.proposals[index]
+        added.append(torch.cat([torch.from_numpy(inside).to(had.device), had]))
+    return replace(batch, proposals=tuple(added))
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with every tensor on ``device``."""
+    moved: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            moved[field.name] = value.to(device, non_blocking=True)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+            moved[field.name] = tuple(v.to(device, non_blocking=True) for v in value)
+    return replace(batch, **moved)

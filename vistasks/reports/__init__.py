@@ -1,5 +1,0 @@
-"""The evaluation report: what a model gets wrong and why, as numbers and as one self-contained page."""
-
-from vistasks.reports.report import EvaluationReport
-
-__all__ = ["EvaluationReport"]

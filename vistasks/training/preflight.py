@@ -1,0 +1,326 @@
+"""What is tried before the first step, so that a run of hours does not fail on its second epoch.
+
+Data, pictures, model, one batch, memory, disk and time: everything is looked at even where something before
+it was wrong, and all problems are told together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from vistasks.build import build_augment, build_dataset, build_model, build_pipeline, build_sampling
+from vistasks.checkpoint import Checkpoint
+from vistasks.config import Config
+from vistasks.datasets import Dataset
+from vistasks.datasets.check import told
+from vistasks.datasets.problems import DataFaults, listed
+from vistasks.loading.class_weights import resolved_config, taken_over
+from vistasks.loading.loader import EpochOrder, Pipeline
+from vistasks.models import MultiTaskModel
+from vistasks.system.devices import build_fabric
+from vistasks.system.machine import available_memory, free_disk, gigabytes
+from vistasks.training import run_folder
+from vistasks.training.trial import OUT_OF_MEMORY, Trial, load_batch, try_batch
+from vistasks.training.validation import check_monitor
+
+Level = Literal["none", "sample", "full"]
+
+SAMPLED = 32  # pictures of each part that are read with level "sample"
+_LENIENT = {"on_error": "skip", "bad_boxes": "drop", "other_classes": "drop"}
+
+
+class PreflightFaults(ValueError):
+    """All that was found wrong; ``problems`` has each by itself."""
+
+    def __init__(self, problems: list[str], advice: Sequence[str] = ()) -> None:
+        self.problems = problems
+        total = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(
+            "\n".join([f"{total} before the first step", listed(problems, limit=100), *dict.fromkeys(advice)])
+        )
+
+
+@dataclass
+class Preflight:
+    """Looks at a run before it begins; ``problems`` would end it, ``notes`` and ``facts`` are for people.
+
+    ``config`` becomes the one that the run goes on with; ``checkpoint`` is where it resumes.
+    """
+
+    config: Config
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[object]]
+    checkpoint: Checkpoint | None = None
+    problems: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    data: Dataset | None = None
+    val: Dataset | None = None
+    model: MultiTaskModel | None = None
+    unreadable: set[str] = field(default_factory=set)  # paths of pictures
+
+    @contextmanager
+    def collecting(self, *, strict: bool = False) -> Iterator[None]:
+        """An error within becomes a problem; with ``strict`` it is raised as it is."""
+        try:
+            yield
+        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+            if strict:
+                raise
+            found = error.faults if isinstance(error, DataFaults) and error.faults else [str(error)]
+            self.problems += [fault for fault in found if fault not in self.problems]
+            self.advice += error.advice if isinstance(error, DataFaults) else []
+
+    def build(self, *, strict: bool) -> None:
+        """Data and model; with ``strict`` the first error is raised."""
+        with self.collecting(strict=strict):
+            self.data = build_dataset(self.config, "train")
+        if self.data is None:
+            self.data = self._leniently("train")
+        else:
+            with self.collecting(strict=strict):
+                known = None if self.checkpoint is None else self.checkpoint.config
+                self.config = (
+                    resolved_config(self.config, self.data)
+                    if known is None
+                    else taken_over(self.config, known)
+                )
+        if self.config.data.evaluates:
+            with self.collecting(strict=strict):
+                self.val = build_dataset(self.config, "val", None if self.data is None else self.data.classes)
+            if self.val is None:
+                self.val = self._leniently("val")
+        if self.data is not None:
+            with self.collecting(strict=strict):
+                self.model = build_model(
+                    self.config.model, self.data.classes, pretrained=self.checkpoint is None
+                )
+
+    def _leniently(self, part: str) -> Dataset | None:
+        """What is left of faulty data, so that the rest can be looked at as well."""
+        policies = _LENIENT if self.config.data.format in ("voc", "coco") else {"on_error": "skip"}
+        data = self.config.data.model_copy(update={"on_error": "skip"})
+        options = {option: value for option, value in policies.items() if option != "on_error"}
+        object.__setattr__(data, "__pydantic_extra__", {**(data.model_extra or {}), **options})
+        try:
+            return build_dataset(self.config.model_copy(update={"data": data}), part)
+        except (ValueError, OSError):
+            self.notes.append(f"the {part} pictures were not looked at, since the data could not be opened")
+            return None
+
+    def files(self, level: Level, track: Callable[[Any, str], Any] = lambda items, text: items) -> None:
+        """Reads pictures and masks: all of them, or `SAMPLED` of each part, evenly spaced."""
+        for part, dataset in (("train", self.data), ("val", self.val)):
+            if dataset is None:
+                continue
+            count = len(dataset) if level == "full" else min(SAMPLED, len(dataset))
+            bad = []
+            for index in track(
+                np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist(), f"reading {part}"
+            ):
+                try:
+                    dataset[index]
+                except (ValueError, OSError) as error:
+                    bad.append(told(dataset.paths[index], error))
+                    self.unreadable.add(dataset.paths[index])
+            skips = self.config.data.on_error == "skip"
+            self.facts[f"{part} files"] = f"{count} of {len(dataset)} pictures read, {len(bad)} unreadable"
+            if skips:
+                self.notes += [f"left out: {fault}" for fault in bad]
+            else:
+                self.problems += [fault for fault in bad if fault not in self.problems]
+
+    def look_at_labels(self) -> None:
+        """Classes without an object, and pictures that are trained on and evaluated."""
+        if self.data is None:
+            return
+        names = self.data.classes.detection
+        if "detection" in self.config.model.heads:
+            counts: Counter[int] = Counter()
+            for index in range(len(self.data)):
+                counts.update(self.data.annotation(index).labels.tolist())
+            self.facts["objects"] = ", ".join(f"{name} {counts[index]}" for index, name in enumerate(names))
+            empty = [name for index, name in enumerate(names) if not counts[index]]
+            if empty:
+                self.notes.append(f"no training picture has an object of: {', '.join(empty)}")
+        if self.val is not None and self.config.train.overfit_batches is None:
+            both = sorted(set(self.data.paths) & set(self.val.paths))
+            if both:
+                self.notes.append(f"{len(both)} pictures are trained on and evaluated: {', '.join(both[:5])}")
+
+    def settings(self) -> None:
+        """What needs neither data nor model."""
+        with self.collecting():
+            check_monitor(self.config)
+        with self.collecting():
+            build_augment(self.config)
+
+    def trial(self) -> Trial | None:
+        """One batch, and what it says about memory, disk and time."""
+        config, data, model = self.config, self.data, self.model
+        if data is None or model is None:
+            self.notes.append("no batch was tried, since data or model could not be built")
+            return None
+        found = None
+        with self.collecting():
+            pipeline = build_pipeline(config, data, training=True)
+            order = EpochOrder(
+                len(data),
+                batch_size=config.train.batch_size,
+                shuffle=True,
+                seed=config.seed,
+                sampling=build_sampling(config, pipeline.dataset),
+            )
+            indices = self._readable(pipeline, [index for _, index in next(iter(order))])
+            skip = config.data.on_error == "skip"
+            batch, seconds = load_batch(pipeline, indices, data.classes, model.divisor, skip=skip)
+            found = try_batch(model, batch, seconds, self.device, self.autocast)
+            self.facts["first batch"] = ", ".join(
+                f"{name} {value:.4g}" for name, value in found.terms.items()
+            )
+            steps = len(order) // config.train.devices
+            self._memory(found)
+            self._time(found, steps)
+            self._disk(found)
+        return found
+
+    def _readable(self, pipeline: Pipeline, indices: list[int]) -> list[int]:
+        """The batch's pictures, the first replaced by the largest one, which decides about memory.
+
+        Pictures that are told as unreadable already are left out.
+        """
+        sizes = [pipeline.dataset.annotation(index).size or (0, 0) for index in range(len(pipeline))]
+        largest = int(np.argmax([height * width for height, width in sizes]))
+        wanted = list(dict.fromkeys([largest, *indices]))[: len(indices)]
+        return [index for index in wanted if pipeline.dataset.paths[index] not in self.unreadable] or wanted
+
+    def _memory(self, found: Trial) -> None:
+        train = self.config.train
+        states = found.trained * (2 if train.optimizer.name == "adamw" else 1) + (
+            found.weights if train.ema else 0
+        )
+        needed = found.weights + found.trained + states + found.activations
+        parts = (
+            f"weights {gigabytes(found.weights)}, gradients and optimizer {gigabytes(found.trained + states)}"
+        )
+        text = f"{gigabytes(needed)} for the model on {self.device} ({parts}, activations {gigabytes(found.activations)})"
+        self.facts["memory"] = text
+        cuda = self.device.type == "cuda"
+        free = torch.cuda.mem_get_info(self.device)[0] if cuda else available_memory()
+        if free is not None and needed > free:
+            self.problems.append(f"memory: {text}, but {gigabytes(free)} are free; {OUT_OF_MEMORY}")
+
+    def _time(self, found: Trial, steps: int) -> None:
+        train, count = self.config.train, 0 if self.val is None else len(self.val)
+        step = max(found.step_seconds, found.load_seconds / max(1, train.workers))
+        evaluations = train.epochs // train.validate_every
+        seconds = train.epochs * steps * step + evaluations * count * found.step_seconds / (
+            3 * train.batch_size
+        )
+        reading = f"{found.load_seconds:.2f} s to read it in one process"
+        self.facts["time"] = (
+            f"about {_duration(seconds)} (a batch: {found.step_seconds:.2f} s in the model, {reading})"
+        )
+
+    def _disk(self, found: Trial) -> None:
+        train = self.config.train
+        moments = found.trained * (2 if train.optimizer.name == "adamw" else 1)
+        complete = found.weights + moments + (found.weights if train.ema else 0)
+        # while a checkpoint is written the one that it replaces is still there
+        needed, free = (
+            complete * (self.config.checkpoint.keep + 1) + 2 * found.weights,
+            free_disk(Path(self.config.output)),
+        )
+        folder = Path(self.config.output).absolute()
+        self.facts["disk"] = f"{gigabytes(needed)} for checkpoints, {gigabytes(free)} free in {folder}"
+        if needed > free:
+            self.problems.append(
+                f"disk: {self.facts['disk']}; free some, or choose another folder by output=..."
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run is made of: its config with what the data decided, and what that describes."""
+
+    config: Config
+    data: Dataset
+    val: Dataset | None
+    model: MultiTaskModel
+
+
+def prepare(config: Config, fabric: Fabric, checkpoint: Checkpoint | None) -> Parts:
+    """The parts of a run, looked at as far as ``train.preflight`` says; with several processes the first one
+    looks.
+
+    Raises `PreflightFaults` with all that is wrong, or with ``none`` the first error as it is.
+    """
+    level = config.train.preflight if fabric.is_global_zero else "none"
+    look = Preflight(config, fabric.device, fabric.autocast, checkpoint)
+    look.build(strict=level == "none")
+    if level != "none":
+        look.look_at_labels()
+        look.files(level)
+        look.trial()
+        for note in look.notes:
+            print(f"note         {note}")
+        for name in ("memory", "disk", "time"):
+            if name in look.facts:
+                print(f"{name:12} {look.facts[name]}")
+    if look.problems:
+        raise PreflightFaults(look.problems, look.advice)
+    assert look.data is not None and look.model is not None  # or there were problems
+    return Parts(look.config, look.data, look.val, look.model)
+
+
+def dry_run(config: Config, *, track: Callable[[Any, str], Any] = lambda items, text: items) -> Preflight:
+    """Everything that comes before the first step, and nothing written; ``train.preflight: full`` reads every
+    file.
+    """
+    look = Preflight(config, torch.device("cpu"), nullcontext)
+    with look.collecting():
+        fabric = build_fabric(config.train)
+        look.device, look.autocast = fabric.device, fabric.autocast
+    look.settings()
+    with look.collecting():
+        run_folder.refuse_used(Path(config.output))
+    torch.manual_seed(config.seed)
+    look.build(strict=False)
+    look.look_at_labels()
+    look.files("full" if config.train.preflight == "full" else "sample", track)
+    look.trial()
+    return look
+
+
+def print_preflight(look: Preflight) -> int:
+    """Facts, notes and problems; returns the exit code, 1 where there is a problem."""
+    config, data = look.config, look.data
+    print(f"run folder   {Path(config.output).resolve()}")
+    if data is not None:
+        print(f"data         {len(data)} training, {len(look.val) if look.val is not None else 0} evaluation")
+        for task in config.model.heads:
+            print(f"{task:12} {', '.join(getattr(data.classes, task))}")
+    for name, text in look.facts.items():
+        print(f"{name:12} {text}")
+    for note in look.notes:
+        print(f"note         {note}")
+    if not look.problems:
+        print("\nnothing is wrong; without --dry-run the training would begin now")
+        return 0
+    print(f"\n{PreflightFaults(look.problems, look.advice)}")
+    return 1

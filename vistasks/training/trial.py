@@ -1,0 +1,133 @@
+"""One batch through model, loss and backward before a run begins: what fails there fails now, and what it
+takes is measured.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vistasks.loading.batching import collate, to_device
+from vistasks.loading.loader import Pipeline
+from vistasks.models import MultiTaskModel
+from vistasks.types import Batch, ClassNames
+
+OUT_OF_MEMORY = (
+    "less is needed with a smaller train.batch_size (train.accumulate keeps the step's number of pictures), a smaller "
+    "input.max_side, train.precision=bf16-mixed (about half of the activations) or more model.freeze_stages"
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one batch took.
+
+    Attributes:
+        terms: the loss terms of the batch.
+        load_seconds: to read, augment and collate it, in one process.
+        step_seconds: forward and backward.
+        weights: bytes of the model's parameters and buffers.
+        trained: bytes of the parameters that are trained.
+        activations: bytes that the forward pass keeps for the backward pass.
+    """
+
+    terms: dict[str, float]
+    load_seconds: float
+    step_seconds: float
+    weights: int
+    trained: int
+    activations: int
+
+
+def load_batch(
+    pipeline: Pipeline, indices: list[int], classes: ClassNames, divisor: int, *, skip: bool = False
+) -> tuple[Batch, float]:
+    """A batch of these pictures as epoch 0 would have them, and the seconds that it took; errors name the
+    file.
+
+    With ``skip`` unreadable pictures are left out; only where none is left it is an error.
+    """
+    start, pairs = time.perf_counter(), []
+    for number, index in enumerate(indices, start=1):
+        try:
+            pairs.append(pipeline[0, index])
+        except (ValueError, OSError):
+            if not skip or (number == len(indices) and not pairs):
+                raise
+    samples, originals = zip(*pairs)
+    batch = collate(samples, [original.size for original in originals], classes=classes, divisor=divisor)
+    return batch, time.perf_counter() - start
+
+
+def try_batch(
+    model: MultiTaskModel,
+    batch: Batch,
+    load_seconds: float,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Trial:
+    """Forward and backward of a copy of ``model``; no weight, statistic or random number of the run changes.
+
+    Raises:
+        FloatingPointError: a loss term is not finite.
+        ValueError: the device's memory does not suffice.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            copied = copy.deepcopy(model).to(device).train()
+            moved = to_device(batch, device)
+            activations = 0
+            for _ in range(2):  # the first call also chooses kernels and starts threads
+                start = time.perf_counter()
+                with autocast(), _counting() as count:
+                    terms = copied.loss(moved)
+                activations = count()
+                loss = torch.stack(list(terms.values())).sum()
+                _refuse_non_finite(terms, batch.paths)
+                copied.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds = time.perf_counter() - start
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"a batch does not fit into the memory of {device} ({error}): {OUT_OF_MEMORY}"
+            ) from None
+    tensors = [*copied.parameters(), *copied.buffers()]
+    return Trial(
+        terms={name: float(value.detach()) for name, value in terms.items()},
+        load_seconds=load_seconds,
+        step_seconds=seconds,
+        weights=sum(tensor.nbytes for tensor in tensors),
+        trained=sum(parameter.nbytes for parameter in copied.parameters() if parameter.requires_grad),
+        activations=activations,
+    )
+
+
+def _refuse_non_finite(terms: dict[str, Tensor], paths: tuple[str, ...]) -> None:
+    if not all(torch.isfinite(value) for value in terms.values()):
+        values = ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())
+        raise FloatingPointError(
+            f"the loss of the first batch is not finite ({values}); its pictures: {', '.join(paths)}"
+        )
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[], int]]:
+    """Gives a function that tells how many bytes autograd has kept, each piece of memory once."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield lambda: sum(kept.values())
