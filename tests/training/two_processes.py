@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import DoublePrecision
 
 from tests.tiny_data import config_values, mask_data, voc_data, write_mask_folder, write_voc
 from vistasks.config import Config, parse_config
 from vistasks.registry import PROPOSALS
+from vistasks.system import devices
 from vistasks.training.loop import train
 from vistasks.training.progress import TrainingDisplay
 from vistasks.training.state import Progress
@@ -66,6 +71,21 @@ def equal_config(base: Path, name: str, *, devices: int, batch_size: int) -> Con
     return parse_config(values)
 
 
+class Float64(DoublePrecision):
+    """Float64 weights; the batch stays as it is."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def train_in_float64(config: Config) -> None:
+    """`train`, computed in float64: a difference that is left is no rounding error that the steps have amplified."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "Fabric", lambda **options: Fabric(**options | {"plugins": Float64()}))
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        train(config)
+
+
 def uneven_config(base: Path) -> Config:
     """One picture a process: of one task alone, without objects, without proposals, as it comes."""
     masks = mask_data(base / "masks")
@@ -92,6 +112,7 @@ def stopped_at(step: int, rank: int) -> Any:
 
 def main(base: Path) -> None:
     results = {"equal": train(equal_config(base, "equal", devices=2, batch_size=2))}
+    train_in_float64(equal_config(base, "exact", devices=2, batch_size=2))
     results["uneven"] = train(uneven_config(base))
     cut = equal_config(base, "cut", devices=2, batch_size=2)
     original, TrainingDisplay.step = stopped_at(7, rank=1)  # type: ignore[method-assign]
