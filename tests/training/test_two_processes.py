@@ -19,7 +19,6 @@ from tests.training.two_processes import STEPS, equal_config, train_in_float64, 
 from vistasks.build import build_model
 from vistasks.checkpoint import read_checkpoint
 from vistasks.evaluation.loop import evaluate
-from vistasks.training.loop import train
 
 SECONDS = 300
 

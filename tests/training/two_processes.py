@@ -47,7 +47,7 @@ def write_data(base: Path) -> None:
     """Seven pictures with both tasks, and one set for each task alone, of which two pictures have no
     object.
     """
-    write_voc(base / "both", count=7)
+    write_voc(base / "both", count=7, empty=(2,))
     write_voc(base / "boxes", count=4, masks=False, empty=(0, 3), first=20)
     write_mask_folder(base / "masks", count=4, first=30)
 

@@ -161,8 +161,9 @@ class JointPass:
                 inside = clock.seconds.get(stage, 0.0)
                 with clock.watching({stage: head}):
                     found[task] = clock.timed(
-                        rest, lambda h=head: h.predict(features, batch, model.encode)[0]
-                    )  # type: ignore[misc]
+                        rest,
+                        lambda h=head: h.predict(features, batch, model.encode)[0],  # type: ignore[misc]
+                    )
                 clock.add(rest, inside - clock.seconds[stage])  # what was not the head's forward pass
         return Prediction(found["detection"], found["segmentation"])
 
