@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.inference.video.clips import number_of, numbered, quarters
+from vistasks.inference.video import http_server
 from vistasks.inference.video.connections import StreamConnection
 from vistasks.inference.video.live import LiveSource
 from vistasks.inference.video.serve import PageServer
@@ -87,21 +88,23 @@ def test_the_page_is_whole_in_itself(page: PageServer) -> None:
 
 
 def test_it_listens_to_this_machine_alone(page: PageServer) -> None:
-    assert page._server.server_address[0] == "127.0.0.1" and page.url.startswith("http://127.0.0.1:")
+    assert (
+        page._server.host == "127.0.0.1" and page._server.local and page.url.startswith("http://127.0.0.1:")
+    )
 
 
 @pytest.mark.parametrize("path", ["/x", "/../setup.cfg", "/page.html", "/etc/passwd", "/hidden", "/stream/"])
 def test_there_is_nothing_else(page: PageServer, path: str) -> None:
     assert ask(page, path)[0] == 404
     assert ask(page, path, method="POST", body="[]")[0] == (400 if path == "/hidden" else 404)
-    assert ask(page, path, method="DELETE")[0] == 501
+    assert ask(page, path, method="DELETE")[0] == 404
 
 
 def test_the_stream_gives_each_new_picture(page: PageServer) -> None:
     viewer = Viewer(page)
     assert (
         viewer.head[0].endswith(b"200 OK")
-        and b"Content-Type: multipart/x-mixed-replace; boundary=frame" in viewer.head
+        and b"content-type: multipart/x-mixed-replace; boundary=frame" in viewer.head
     )
     for number in range(3):
         page.publish(numbered(number), {})
@@ -165,26 +168,128 @@ def test_places_for_viewers_are_limited_and_become_free(page: PageServer) -> Non
     viewers[0].close()
     deadline = time.monotonic() + 10
     while state(page)["viewers"] == 2 and time.monotonic() < deadline:
-        page.publish(numbered(2), {})  # that somebody has gone is found out when something is sent
-        time.sleep(0.02)
+        time.sleep(0.02)  # nothing need be sent to find out that somebody has gone
     third = Viewer(page)
-    assert number_of(third.picture()) == 2
+    assert number_of(third.picture()) == 1
     third.close()
     viewers[1].close()
 
 
-def test_connections_are_limited(page: PageServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    idle = [socket.create_connection(("127.0.0.1", port_of(page)), timeout=10) for _ in range(32)]
-    deadline = time.monotonic() + 10
-    while page._server._places._value and time.monotonic() < deadline:
-        time.sleep(0.01)
-    with pytest.raises((ConnectionError, http.client.HTTPException)):
-        ask(page, "/")
-    for connection in idle:
+def test_idle_and_dripping_clients_keep_nobody_out(page: PageServer) -> None:
+    page.publish(numbered(1), {})
+    viewer = Viewer(page)
+    assert number_of(viewer.picture()) == 1
+    dripping = [socket.create_connection(("127.0.0.1", port_of(page)), timeout=10) for _ in range(40)]
+    for connection in dripping[::2]:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+    assert [ask(page, place)[0] for place in ("/", "/state", "/") * 5] == [200] * 15
+    page.publish(numbered(2), {})
+    assert number_of(viewer.picture()) == 2  # who watches keeps the place
+    assert len(page._server._server.server_state.connections) <= http_server.CONNECTIONS
+    for connection in [*dripping, viewer]:
         connection.close()
-    while not page._server._places._value and time.monotonic() < deadline:
-        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        b"POST /hidden HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n",
+    ],
+)
+def test_a_request_has_a_deadline_as_a_whole(monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
+    monkeypatch.setattr(http_server, "TIMEOUT", 0.5)
+    page = PageServer(0)
+    began = time.monotonic()
+    connection = socket.create_connection(("127.0.0.1", port_of(page)), timeout=10)
+    with contextlib.closing(connection), pytest.raises(ConnectionError):
+        connection.sendall(start)
+        while time.monotonic() - began < 10:
+            connection.sendall(b"x")
+            time.sleep(0.02)
+    assert 0.4 < time.monotonic() - began < 5
+    page.close()
+
+
+def test_a_viewer_who_takes_nothing_loses_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "TIMEOUT", 0.5)
+    page = PageServer(0)
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+    page.publish(noise, {})
+    asleep = Viewer(page)
+    assert state(page)["viewers"] == 1
+    deadline = time.monotonic() + 10
+    while state(page)["viewers"] and time.monotonic() < deadline:
+        page.publish(noise, {})
+        time.sleep(0.05)
+    assert state(page)["viewers"] == 0
+    asleep.close()
+    page.close()
+
+
+MALFORMED = [
+    b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost:x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+    b"GET //[x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS\r\n\r\n",
+    b"A" * 100_000,
+    *(
+        b"POST /hidden HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %s\r\n\r\n[]"
+        % value
+        for value in (b"-1", b"2x", b"\xb2", b"1, 2", b"9" * 19, b"9" * 5000, b"")
+    ),
+    b"POST /hidden HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+]
+
+
+@pytest.mark.parametrize("request_bytes", MALFORMED)
+def test_malformed_requests_are_refused_without_a_word(
+    page: PageServer, capfd: pytest.CaptureFixture[str], request_bytes: bytes
+) -> None:
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port_of(page)), timeout=10)) as connection:
+        connection.sendall(request_bytes)
+        with contextlib.suppress(ConnectionError):
+            answer = connection.recv(100)
+            assert answer == b"" or answer[9:12] in (b"400", b"403", b"404"), answer
     assert ask(page, "/")[0] == 200
+    page.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nonsense_behind_a_request_that_is_being_answered(
+    page: PageServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page.publish(numbered(1), {})
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port_of(page)), timeout=10)) as connection:
+        connection.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        connection.sendall(b"nonsense\r\n")
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(1 << 16):
+                pass
+    page.close()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ("evil.example:80", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost", 200),
+        (socket.gethostname(), 200),
+        ("192.0.2.7:8080", 200),
+        ("[2001:db8::1]", 200),
+    ],
+)
+def test_beyond_loopback_it_answers_to_addresses_and_its_own_names(asked: str, status: int) -> None:
+    page = PageServer(0, host="0.0.0.0")
+    assert ask(page, "/state", Host=asked)[0] == status
+    page.close()
 
 
 def test_the_state_tells_rate_latency_and_counts(page: PageServer) -> None:
@@ -270,6 +375,22 @@ def test_closing_twice_and_a_free_port_afterwards() -> None:
     first.close()
     second = PageServer(port_of(first))
     second.close()
+
+
+def test_closing_waits_for_nobody() -> None:
+    page = PageServer(0)
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+    page.publish(noise, {})
+    asleep = Viewer(page)
+    dripping = [socket.create_connection(("127.0.0.1", port_of(page)), timeout=10) for _ in range(20)]
+    for _ in range(5):
+        page.publish(noise, {})
+        time.sleep(0.05)
+    start = time.monotonic()
+    page.close()
+    assert time.monotonic() - start < 2  # 10 s, if it waited for who takes nothing
+    for connection in [asleep, *dripping]:
+        connection.close()
 
 
 def test_the_stream_is_one_that_others_can_read(page: PageServer) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import errno
 import json
 import socket
-import socketserver
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any
@@ -20,13 +18,18 @@ from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vistasks.drawing.palette import Colour
+from vistasks.inference.video.http_server import HttpServer
 
 VIEWERS = 4
-_CONNECTIONS = 32  # at once, whatever they want
-_TIMEOUT = 10.0  # seconds for which a viewer may take nothing
-_BUFFER = 1 << 18  # bytes on the way to a viewer: more would make its picture old, not smooth
 _QUALITY = 80
 _LONGEST_REQUEST = 1 << 16  # bytes
 _RATE_SECONDS = 3.0
@@ -36,17 +39,23 @@ _POLICY = (
     "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+_HEADERS = {
+    "Connection": "close",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class PageServer:
     """Serves a page with the newest picture as a stream of JPEGs; a
     `vistasks.inference.video.protocols.Publisher`.
 
-    `publish` only puts the picture down. Each viewer has a thread of its own that takes the newest picture
-    when it is ready for one, so a slow viewer misses pictures and nobody waits for it. A picture is
-    compressed once, and only if someone watches. Nothing else is served: ``/`` the page, ``/stream`` the
-    pictures, ``/state`` the page's numbers, ``POST /hidden`` its toggles. Requests that another web site
-    makes through a viewer's browser are refused.
+    `publish` only puts the picture down. Each viewer gets the newest picture when it is ready for one, so a
+    slow viewer misses pictures and nobody waits for it. A picture is compressed once, and only if someone
+    watches. Nothing else is served: ``/`` the page, ``/stream`` the pictures, ``/state`` the page's numbers,
+    ``POST /hidden`` its toggles. Requests that another web site makes through a viewer's browser are refused.
 
     Args:
         port: 0 takes a free one.
@@ -87,36 +96,34 @@ class PageServer:
         self._times: deque[float] = deque(maxlen=300)
         self._watching = 0
         self._closed = False
-        self._change, self._compressing = threading.Condition(), threading.Lock()
-        self._server = _listen(self, host, port)
+        self._lock = threading.Lock()
+        self._changed, self._compressing = asyncio.Event(), asyncio.Lock()  # of the server's thread
+        self._server = HttpServer(self._application(), host, port)
+        # a name that another site's owner can point at this machine is none of these (DNS rebinding)
+        own = socket.gethostname().lower()
+        self._names = {"localhost", *(() if self._server.local else (host.lower(), own, f"{own}.local"))}
         name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{self._server.server_address[1]}/"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="serve", daemon=True
-        )
-        self._thread.start()
+        self.url = f"http://{name}:{self._server.port}/"
 
     def publish(self, image: np.ndarray, stats: Mapping[str, Any]) -> None:
         """Makes this the newest picture (H, W, 3) uint8 RGB; returns at once."""
-        with self._change:
+        with self._lock:
             self._image, self._stats = image, stats
             self._number += 1
             self._times.append(time.monotonic())
-            self._change.notify_all()
+        if not self._closed:
+            self._server.call(self._wake)
 
     def close(self) -> None:
         """Ends the stream of every viewer and frees the port; closing again does nothing."""
-        with self._change:
-            closed, self._closed = self._closed, True
-            self._change.notify_all()
-        if not closed:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
+        if not self._closed:
+            self._closed = True
+            self._server.call(self._wake)
+            self._server.close()
 
     def state(self) -> dict[str, Any]:
         """What the page shows beside the picture."""
-        with self._change:
+        with self._lock:
             now = time.monotonic()
             recent = [moment for moment in self._times if now - moment <= _RATE_SECONDS]
             rate = (
@@ -144,186 +151,128 @@ class PageServer:
             raise ValueError(f"expected a list of class names, out of {', '.join(sorted(known))}")
         self.hidden = frozenset(names)
 
-    @contextlib.contextmanager
-    def seat(self) -> Iterator[bool]:
-        """A viewer's place: True, or False where all are taken."""
-        with self._change:
-            free = self._watching < self.viewers
-            self._watching += free
-        try:
-            yield free
-        finally:
-            with self._change:
-                self._watching -= free
+    def _wake(self) -> None:
+        """Lets waiting viewers look for a newer picture."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    def newer(self, number: int) -> tuple[int, bytes] | None:
-        """Waits for a picture after this number; its number and JPEG, or None when there will be none."""
-        with self._change:
-            self._change.wait_for(lambda: self._closed or self._number > number)
-            if self._closed or self._image is None:
-                return None
-            wanted, image = self._number, self._image
-        with self._compressing:
-            if self._jpeg[0] < wanted:
-                blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-                self._jpeg = (
-                    wanted,
-                    cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes(),
-                )
-            return self._jpeg
+    def _application(self) -> ASGIApp:
+        page = files("vistasks.inference.video").joinpath("page.html").read_bytes()
 
+        async def show(request: Request) -> Response:
+            return _answer(page, "text/html; charset=utf-8")
 
-class _Handler(BaseHTTPRequestHandler):
-    timeout = _TIMEOUT
-    server: _Server
+        async def tell(request: Request) -> Response:
+            return _answer(json.dumps(self.state()).encode(), "application/json")
 
-    def do_GET(self) -> None:
-        place = self.path.partition("?")[0]
-        if not self._allowed():
-            return
-        if place == "/":
-            self._answer(
-                files("vistasks.inference.video").joinpath("page.html").read_bytes(),
-                "text/html; charset=utf-8",
+        async def nothing(request: Request, error: Exception) -> Response:
+            return _refuse(404, "there is nothing here but / and its picture")
+
+        async def fault(request: Request, error: Exception) -> Response:
+            print(
+                f"warning: --serve: {type(error).__name__} at a request: {error}", file=sys.stderr, flush=True
             )
-        elif place == "/state":
-            self._answer(json.dumps(self.server.page.state()).encode(), "application/json")
-        elif place == "/stream":
-            with self.server.page.seat() as free:
-                if free:
-                    self._stream()
-                else:
-                    self._refuse(
-                        503, f"{self.server.page.viewers} viewers are watching already; no more are let in"
-                    )
-        else:
-            self._refuse(404, "there is nothing here but / and its picture")
+            return _refuse(500, "a fault of this page")
 
-    def do_POST(self) -> None:
-        if not self._allowed():
-            return
-        length = self.headers.get("Content-Length", "")
-        if self.path != "/hidden":
-            self._refuse(404, "there is nothing here but / and its picture")
-        elif (
-            not length.isdigit()
-            or int(length) > _LONGEST_REQUEST
-            or self.headers.get_content_type() != "application/json"
-        ):
-            self._refuse(400, f"expected JSON of at most {_LONGEST_REQUEST} bytes")
-        else:
-            try:
-                self.server.page.hide(json.loads(self.rfile.read(int(length))))
-            except (ValueError, RecursionError) as error:  # JSON that is none is a ValueError, too
-                self._refuse(400, str(error))
-            else:
-                self._answer(b"", "text/plain")
+        routes = [
+            Route("/", show),
+            Route("/state", tell),
+            Route("/stream", self._stream),
+            Route("/hidden", self._toggle, methods=["POST"]),
+        ]
+        inner = Starlette(routes=routes, exception_handlers={404: nothing, 405: nothing, Exception: fault})
+        inner.router.redirect_slashes = False
 
-    def _allowed(self) -> bool:
+        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+            await (self._refusal(scope) or inner)(scope, receive, send)
+
+        return guarded
+
+    def _refusal(self, scope: Scope) -> Response | None:
         """Refuses what another site asks for through a viewer's browser, by name (DNS rebinding) or by a link
         to the picture.
         """
-        host = urlsplit(f"//{self.headers.get('Host', 'localhost')}").hostname
-        if self.server.local and not (host == "localhost" or _is_loopback(host)):
-            self._refuse(403, "this page is for the machine that it runs on")
-        elif self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            self._refuse(403, "another site may not ask for this")
-        else:
-            return True
-        return False
+        headers = Headers(scope=scope)
+        if scope["method"] not in ("GET", "POST"):
+            return _refuse(404, "there is nothing here but / and its picture")
+        if not self._knows(headers.get("Host", "localhost")):
+            return _refuse(403, "this page answers to this machine's own names and addresses alone")
+        if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            return _refuse(403, "another site may not ask for this")
+        return None
 
-    def _stream(self) -> None:
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-        self._head(200, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
-        number = 0
-        while (found := self.server.page.newer(number)) is not None:
-            number, jpeg = found
-            head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            self.wfile.write(head.encode() + jpeg + b"\r\n")
-        self.wfile.write(f"--{_BOUNDARY}--\r\n".encode())
-
-    def _answer(self, body: bytes, kind: str, status: int = 200) -> None:
-        self._head(status, kind, len(body))
-        self.wfile.write(body)
-
-    def _refuse(self, status: int, why: str) -> None:
-        self._answer(why.encode(), "text/plain; charset=utf-8", status)
-
-    def _head(self, status: int, kind: str, length: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Content-Security-Policy", _POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.end_headers()
-
-    def version_string(self) -> str:
-        return "vistasks"
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing: the terminal belongs to the run."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = _CONNECTIONS
-    page: PageServer
-    local: bool
-
-    def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
-        self.address_family = family
-        self._places = threading.BoundedSemaphore(_CONNECTIONS)
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's asks the name service for this machine's name
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def _knows(self, asked: str) -> bool:
+        """Whether a Host header means this machine: by one of its names or, beyond loopback, any IP address."""
         try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+            parts = urlsplit(f"//{asked}")
+            host, _ = parts.hostname or "", parts.port  # a port that is none raises
+            if host in self._names:
+                return True
+            return ip_address(host).is_loopback or not self._server.local
+        except ValueError:
+            return False
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A viewer that goes away is no error of the run; anything else is shown."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
+    async def _toggle(self, request: Request) -> Response:
+        length, kind = (request.headers.get(name, "") for name in ("Content-Length", "Content-Type"))
+        if (
+            not length.isdecimal()
+            or int(length) > _LONGEST_REQUEST
+            or kind.partition(";")[0].strip().lower() != "application/json"
+        ):
+            return _refuse(400, f"expected JSON of at most {_LONGEST_REQUEST} bytes")
+        with contextlib.suppress(ClientDisconnect):
+            try:
+                self.hide(json.loads(await request.body()))
+            except (ValueError, RecursionError) as error:  # JSON that is none is a ValueError, too
+                return _refuse(400, str(error))
+        return _answer(b"", "text/plain")
+
+    async def _stream(self, request: Request) -> ASGIApp:
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            if self._watching >= self.viewers:
+                refusal = f"{self.viewers} viewers are watching already; no more are let in"
+                return await _refuse(503, refusal)(scope, receive, send)
+            self._watching += 1
+            try:
+                kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+                stream = StreamingResponse(self._pictures(), headers=_HEADERS, media_type=kind)
+                await stream(scope, receive, send)
+            finally:
+                self._watching -= 1
+
+        return respond
+
+    async def _pictures(self) -> AsyncIterator[bytes]:
+        """Each newest picture as a part of the stream, until the server is closed."""
+        sent = 0
+        while not self._closed:
+            changed = self._changed
+            if self._number == sent:
+                await changed.wait()
+                continue
+            sent, jpeg = await self._newest()
+            head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            yield head.encode() + jpeg + b"\r\n"
+        yield f"--{_BOUNDARY}--\r\n".encode()
+
+    async def _newest(self) -> tuple[int, bytes]:
+        """The newest picture's number and JPEG, compressed once for all viewers."""
+        async with self._compressing:
+            with self._lock:
+                number, image = self._number, self._image
+            if image is not None and self._jpeg[0] < number:
+                self._jpeg = number, await run_in_threadpool(_jpeg, image)
+            return self._jpeg
 
 
-def _listen(page: PageServer, host: str, port: int) -> _Server:
-    if not 0 <= port <= 65535:
-        raise ValueError(f"--serve {port}: a port is a number from 1 to 65535, or 0 for any free one")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        server = _Server((host, port), family)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ValueError(
-                f"--serve {port}: this port of {host} is taken; choose another, or 0 for any free one"
-            ) from None
-        if error.errno == errno.EACCES:
-            raise ValueError(
-                f"--serve {port}: this port may not be used by you; choose one over 1023"
-            ) from None
-        raise ValueError(
-            f"--serve-host {host}: this is no address of this machine that can be listened at ({error})"
-        ) from None
-    server.page, server.local = page, _is_loopback(server.server_address[0])
-    return server
+def _jpeg(image: np.ndarray) -> bytes:
+    blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
 
 
-def _is_loopback(host: Any) -> bool:
-    try:
-        return ip_address(str(host)).is_loopback
-    except ValueError:
-        return False
+def _answer(body: bytes, kind: str, status: int = 200) -> Response:
+    return Response(body, status, headers=_HEADERS, media_type=kind)
+
+
+def _refuse(status: int, why: str) -> Response:
+    return _answer(why.encode(), "text/plain; charset=utf-8", status)
