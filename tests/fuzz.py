@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny_data import CLASSES, config_values, mask_data, scene, voc_data, voc_xml, write_mask_folder
 from vistasks.backbones.weights import read_state
-from vistasks.build import build_dataset, build_loader, build_model, build_pipeline
+from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.checkpoint import CHECKSUM, HEADER, checksum, read_checkpoint, save_checkpoint
 from vistasks.config import load_config, parse_config
 from vistasks.loading.image_sources import DiskCache, WholeFiles
+from vistasks.models.building import build_model
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.methods import Grid
 from vistasks.training.run_folder import keep_finished_steps, restored_progress

@@ -18,8 +18,9 @@ from tests.tiny_data import (
     write_mask_folder,
     write_voc,
 )
-from vistasks.build import build_augment, build_dataset, build_model, build_proposals
+from vistasks.build import build_augment, build_dataset, build_proposals
 from vistasks.config import ModelConfig, ProposalsConfig, parse_config
+from vistasks.models.building import build_model
 from vistasks.proposals.cache import CachedProposals
 from vistasks.registry import BACKBONES, HEADS
 from vistasks.types import ClassNames
@@ -129,7 +130,7 @@ def test_weights_are_not_looked_for_when_a_checkpoint_follows(tmp_path: Path) ->
 @pytest.mark.parametrize("head", list(HEADS))
 def test_every_head_stands_on_some_registered_trunk(head: str) -> None:
     """And the search for such trunks ends for each head, in the words of the message."""
-    from vistasks.build import _trunks_for
+    from vistasks.models.building import _trunks_for
 
     found = _trunks_for({"name": head}, ("background", "cat"))
     assert found and set(found) <= set(BACKBONES)

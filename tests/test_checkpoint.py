@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny_data import mask_data, tiny_config, voc_data
-from vistasks.build import build_model
-from vistasks.checkpoint import HEADER, find_checkpoint, read_checkpoint, restore, save_checkpoint
+from vistasks.checkpoint import HEADER, find_checkpoint, read_checkpoint, save_checkpoint
 from vistasks.config import Config
 from vistasks.inference.loaded import load_model
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import build_model, restore
 from vistasks.types import ClassNames
 
 CLASSES = ClassNames(("red", "blue"), ("background", "red", "blue"))

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+from vistasks.system.version import VERSION
+
+__version__ = VERSION
 __all__ = ["Predictor", "__version__", "load"]
 
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-import vistasks.backbones
-import vistasks.heads
-import vistasks.necks
-import vistasks.proposals  # noqa: F401 - the four imports fill the registries
-from vistasks.config import Config, ModelConfig, ProposalsConfig
+from vistasks.config import Config, ProposalsConfig
 from vistasks.datasets import Dataset, load_dataset
 from vistasks.datasets.joined import JoinedDataset
 from vistasks.datasets.subset import Subset, fold_of_pictures
-from vistasks.heads.head import Head, Trunk, TrunkMismatch
 from vistasks.loading.augment import Augment
 from vistasks.loading.image_sources import (
     DiskCache,
@@ -30,129 +22,28 @@ from vistasks.loading.image_sources import (
     WholeFiles,
     picture_sizes,
 )
-from vistasks.loading.loader import Batches, EpochOrder, Pipeline, batches
+from vistasks.loading.loader import Batches, Collate, EpochOrder, Pipeline, batches
 from vistasks.loading.sampling import Sampling
-from vistasks.models import MultiTaskModel
-from vistasks.models.weighting import TaskWeighting
+from vistasks.models.building import build_model
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.methods import ProposalMethod
-from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS, SAMPLINGS, WEIGHTINGS, Registry
+from vistasks.registry import DATASETS, PROPOSALS, SAMPLINGS, build_part
 from vistasks.types import ClassNames
+
+__all__ = [
+    "build_augment",
+    "build_dataset",
+    "build_loader",
+    "build_model",
+    "build_pipeline",
+    "build_proposals",
+    "build_sampling",
+]
 
 TASK_WORDS = {
     "detection": "detect",
     "segmentation": "segment",
 }  # a model's task -> the readers' `tasks` option
-
-
-def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = True) -> MultiTaskModel:
-    """The model that a config describes.
-
-    Args:
-        config: the ``model`` section.
-        classes: the class names; those of an absent head are not read.
-        pretrained: False: the backbone's ``weights`` are not loaded, because a checkpoint follows.
-
-    Raises:
-        ValueError: an unknown part or option, with its path; a head that the trunk cannot serve, with the
-            trunks that could.
-    """
-    backbone_options = dict(config.backbone)
-    if not pretrained:
-        backbone_options.pop("weights", None)
-    backbone = _built(BACKBONES, backbone_options, where="model.backbone")
-    neck, trunk = (
-        None,
-        Trunk(name=backbone_options["name"], channels=backbone.channels, pooling=backbone.pooling),
-    )
-    if config.neck is not None:
-        neck = _built(NECKS, config.neck, where="model.neck", given={"in_channels": backbone.channels})
-        # a neck mixes the maps, so that the trunk's pooling indices no longer belong to them
-        trunk = Trunk(name=f"{trunk.name} + {config.neck['name']}", channels=neck.channels, pooling={})
-    heads = {task: _build_head(task, options, trunk, classes) for task, options in config.heads.items()}
-    if config.gradient_checkpointing and not backbone.can_checkpoint:
-        raise ValueError(
-            f"model.gradient_checkpointing: the trunk '{trunk.name}' cannot do that; set it to false"
-        )
-    backbone.gradient_checkpointing = config.gradient_checkpointing
-    try:
-        backbone.freeze(stages=config.freeze_stages, batchnorm=config.freeze_batchnorm)
-    except ValueError as error:
-        raise ValueError(f"model.freeze_stages: {error}") from None
-    return MultiTaskModel(backbone, neck, heads, config.loss_weights, _build_weighting(config, heads))
-
-
-def _build_weighting(config: ModelConfig, heads: Mapping[str, Head]) -> TaskWeighting:
-    """One head alone has nothing to be weighed against: it gets the fixed weighting, whatever the config says
-    of two.
-    """
-    options = config.weighting if len(heads) > 1 else {"name": "fixed"}
-    weighting: TaskWeighting = _built(
-        WEIGHTINGS, options, where="model.weighting", given={"tasks": tuple(heads)}
-    )
-    alone = [task for task, head in heads.items() if not head.reads_image_features]
-    if weighting.reads_shared_maps and alone:
-        raise ValueError(
-            f"model.weighting: {options['name']} compares gradients in the maps that both heads read, and {alone[0]} passes "
-            "crops of its own through the trunk (roi: warp); use fixed or uncertainty"
-        )
-    return weighting
-
-
-def _built(
-    registry: Registry, options: Mapping[str, Any], *, where: str, given: Mapping[str, Any] | None = None
-) -> Any:
-    """`Registry.build`, where what the part itself says of its options gets their path as well."""
-    try:
-        return registry.build(options, where=where, given=given)
-    except TrunkMismatch:
-        raise
-    except (ValueError, RuntimeError) as error:  # RuntimeError: PyTorch's, of a negative width for example
-        text = str(error)
-        raise ValueError(text if text.startswith(f"{where}.") else f"{where}: {text}") from error
-
-
-def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: ClassNames) -> Any:
-    names = getattr(classes, task)
-    where = f"model.heads.{task}"
-    if not names:
-        raise ValueError(
-            f"{where}: the data names no class for {task}; set data.classes or data.segmentation_classes"
-        )
-    try:
-        head = _built(HEADS, options, where=where, given={"trunk": trunk, "classes": names})
-    except TrunkMismatch as error:
-        fitting = ", ".join(_trunks_for(options, names)) or "none"
-        raise ValueError(f"{where}: {error}. Trunks that can (without a neck): {fitting}") from None
-    if head.task != task:
-        raise ValueError(
-            f"{where}.name: '{options['name']}' is a {head.task} head; put it under model.heads.{head.task}"
-        )
-    return head
-
-
-def _trunks_for(options: Mapping[str, Any], classes: tuple[str, ...]) -> list[str]:
-    """The registered backbones on which this head can stand by themselves, tried without memory or
-    computation.
-    """
-    fitting = []
-    for trunk in _trunks(tuple(BACKBONES)):
-        with contextlib.suppress(ValueError, RuntimeError), torch.device("meta"):
-            HEADS.build(options, where="head", given={"trunk": trunk, "classes": classes})
-            fitting.append(trunk.name)
-    return fitting
-
-
-@functools.cache
-def _trunks(names: tuple[str, ...]) -> list[Trunk]:
-    trunks = []
-    for name in names:
-        # TypeError: this backbone has required options; ImportError: it belongs to an extra that is not
-        # installed
-        with contextlib.suppress(TypeError, ValueError, ImportError), torch.device("meta"):
-            backbone: Any = BACKBONES[name]()
-            trunks.append(Trunk(name=name, channels=backbone.channels, pooling=backbone.pooling))
-    return trunks
 
 
 def build_dataset(config: Config, part: str, classes: ClassNames | None = None) -> Dataset:
@@ -197,9 +88,11 @@ def _with_policies(options: Mapping[str, Any], config: Config) -> dict[str, Any]
     return {**{option: value for option, value in common.items() if option in taken}, **options}
 
 
-def build_pipeline(config: Config, dataset: Dataset, *, training: bool) -> Pipeline:
-    """What makes a data set's samples as the network sees them; augmented and perhaps decoded small only in
-    training.
+def build_pipeline(config: Config, dataset: Dataset, *, training: bool, scaled: bool = True) -> Pipeline:
+    """Makes a data set's samples as the network sees them.
+
+    Only training augments them and may decode images at a reduced size. ``scaled=False`` leaves them at the
+    size of their files, for a loader that is given a ``prepare`` of its own.
     """
     propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
     augmented = training and config.train.overfit_batches is None
@@ -218,11 +111,11 @@ def build_pipeline(config: Config, dataset: Dataset, *, training: bool) -> Pipel
         source = DiskCache(source, config.data.cache_folder)
     if sizes:
         dataset = PicturesFrom(dataset, source, sizes)
-    scales = (
-        tuple(config.input.train_scales)
-        if augmented
-        else (1.0 if training else config.input.predict_scale or 1.0,)
-    )
+    scales: tuple[float, ...] = (1.0,) if training else (config.input.predict_scale or 1.0,)
+    if augmented:
+        scales = tuple(config.input.train_scales)
+    if not scaled:
+        scales = ()
     return Pipeline(
         dataset, propose, build_augment(config) if augmented else None, config.input, config.seed, scales
     )
@@ -237,6 +130,7 @@ def build_loader(
     training: bool,
     rank: int = 0,
     world: int = 1,
+    prepare: Collate | None = None,
 ) -> tuple[EpochOrder, Batches]:
     """The batches of one of ``world`` processes, and their order, whose ``epoch`` and ``start`` are set
     before each pass.
@@ -253,13 +147,19 @@ def build_loader(
     workers = config.train.workers if training else min(1, config.train.workers)
     on_error = config.data.on_error
     return order, batches(
-        pipeline, order, classes=classes, divisor=divisor, workers=workers, on_error=on_error
+        pipeline,
+        order,
+        classes=classes,
+        divisor=divisor,
+        workers=workers,
+        on_error=on_error,
+        prepare=prepare,
     )
 
 
 def build_sampling(config: Config, dataset: Dataset) -> Sampling:
     """The order in which training pictures come."""
-    sampling: Sampling = _built(
+    sampling: Sampling = build_part(
         SAMPLINGS, config.train.sampling, where="train.sampling", given={"dataset": dataset}
     )
     return sampling
@@ -267,7 +167,7 @@ def build_sampling(config: Config, dataset: Dataset) -> Sampling:
 
 def build_proposals(config: ProposalsConfig) -> ProposalMethod:
     """The proposal method of a config, behind its cache if it has one."""
-    method: ProposalMethod = _built(PROPOSALS, config.method, where="proposals.method")
+    method: ProposalMethod = build_part(PROPOSALS, config.method, where="proposals.method")
     return method if config.cache is None or method.key is None else CachedProposals(method, config.cache)
 
 

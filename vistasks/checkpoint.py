@@ -20,10 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import vistasks
 from vistasks.config import Config, parse_config
-from vistasks.models import MultiTaskModel
 from vistasks.system.atomic import replacing, write_text
+from vistasks.system.version import VERSION
 from vistasks.types import ClassNames
 
 HEADER, CHECKSUM = "vistasks", "sha256"
@@ -37,7 +36,7 @@ def save_checkpoint(
     An ``OSError`` where that fails, as on a full disk; what was there before is then still there.
     """
     header = {
-        "version": vistasks.__version__,
+        "version": VERSION,
         "classes": asdict(classes),
         "config": config.model_dump(mode="json"),
         "state": state,
@@ -161,28 +160,3 @@ def state_of(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         state: dict[str, Any] = json.loads(file.metadata()[HEADER])["state"]
     return state
-
-
-def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) -> None:
-    """Loads weights whose names and shapes must be the model's; the ``ValueError`` lists what differs."""
-    own = model.state_dict()
-    weights = {_present_name(name, model): tensor for name, tensor in weights.items()}
-    shapes = [
-        f"{name}: {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name in own.keys() & weights.keys()
-        if weights[name].shape != own[name].shape
-    ]
-    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    differing = [("missing", missing), ("unexpected", unexpected), ("other shapes", sorted(shapes))]
-    lines = [f"  {what} ({len(names)}): {'; '.join(names[:10])}" for what, names in differing if names]
-    if lines:
-        raise ValueError("\n".join([f"{where}: these weights are not of this model:", *lines]))
-    model.load_state_dict(weights)
-
-
-def _present_name(name: str, model: MultiTaskModel) -> str:
-    for task, head in model.heads.items():
-        for before, now in head.earlier_names.items():
-            if name.startswith(f"heads.{task}.{before}"):
-                return f"heads.{task}.{now}{name.removeprefix(f'heads.{task}.{before}')}"
-    return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -27,13 +28,21 @@ def nearest(name: str, known: list[str]) -> str:
 class Registry:
     """Names of one kind of part.
 
+    The parts register themselves when their modules are imported, which the table does when it is first read:
+    whoever names a part by a string (a config, a command line) depends on no room.
+
+    Args:
+        kind: what the parts are, for messages.
+        rooms: the modules whose import fills the table.
+
     >>> BACKBONES = Registry("backbone")
     >>> @BACKBONES.register("lenet")
     ... def lenet(): ...
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *rooms: str) -> None:
         self.kind = kind
+        self._rooms = rooms
         self._parts: dict[str, Callable[..., object]] = {}
 
     def register(self, name: str) -> Callable[[Part], Part]:
@@ -49,20 +58,27 @@ class Registry:
 
         return add
 
+    def _filled(self) -> dict[str, Callable[..., object]]:
+        rooms, self._rooms = self._rooms, ()  # first, because a room may read the table while it is imported
+        for room in rooms:
+            importlib.import_module(room)
+        return self._parts
+
     def __getitem__(self, name: str) -> Callable[..., object]:
-        if name not in self._parts:
-            known = sorted(self._parts)
+        parts = self._filled()
+        if name not in parts:
+            known = sorted(parts)
             raise ValueError(f"unknown {self.kind} '{name}'.{nearest(name, known)} Known: {', '.join(known)}")
-        return self._parts[name]
+        return parts[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parts
+        return name in self._filled()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._parts))
+        return iter(sorted(self._filled()))
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._filled())
 
     def build(
         self,
@@ -131,11 +147,24 @@ def _explain(error: Any, where: str, hint: Any) -> str:
     return f"{path}: {error['msg']}; received {error['input']!r}"
 
 
-BACKBONES = Registry("backbone")
-NECKS = Registry("neck")
-HEADS = Registry("head")
-DATASETS = Registry("dataset format")
-PROPOSALS = Registry("proposal method")
-METRICS = Registry("metric")
-WEIGHTINGS = Registry("loss weighting")
-SAMPLINGS = Registry("sampling")
+def build_part(
+    registry: Registry, options: Mapping[str, Any], *, where: str, given: Mapping[str, Any] | None = None
+) -> Any:
+    """`Registry.build`; what the part itself says about its options is prefixed with their path as well."""
+    try:
+        return registry.build(options, where=where, given=given)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: PyTorch's, of a negative width for example
+        if type(error) not in (ValueError, RuntimeError):  # a kind of its own, which its caller explains
+            raise
+        text = str(error)
+        raise ValueError(text if text.startswith(f"{where}.") else f"{where}: {text}") from error
+
+
+BACKBONES = Registry("backbone", "vistasks.backbones")
+NECKS = Registry("neck", "vistasks.necks")
+HEADS = Registry("head", "vistasks.heads")
+DATASETS = Registry("dataset format", "vistasks.datasets")
+PROPOSALS = Registry("proposal method", "vistasks.proposals", "vistasks.models.trained_proposals")
+METRICS = Registry("metric", "vistasks.metrics")
+WEIGHTINGS = Registry("loss weighting", "vistasks.models.weighting")
+SAMPLINGS = Registry("sampling", "vistasks.loading.sampling")

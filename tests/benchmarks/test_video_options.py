@@ -10,10 +10,10 @@ import torch
 
 from tests.tiny_data import config_values, voc_data
 from vistasks.benchmarks.video_options import Setting, _near, benchmark
-from vistasks.build import build_model
 from vistasks.checkpoint import save_checkpoint
 from vistasks.config import parse_config
 from vistasks.datasets.shapes.drawing import CLASSES
+from vistasks.models.building import build_model
 from vistasks.types import ClassNames, Detections
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.tiny_data import config_values, mask_data, tiny_config, voc_data, write_mask_folder, write_voc
-from vistasks.build import build_dataset, build_model, build_pipeline
+from vistasks.build import build_dataset, build_pipeline
 from vistasks.checkpoint import save_checkpoint
 from vistasks.config import Config, parse_config
 from vistasks.evaluation.loop import HEADLINE, build_metrics, evaluate, evaluate_model, headline
@@ -18,6 +18,7 @@ from vistasks.heads.test_time import parse_views
 from vistasks.inference.ensemble import load_models
 from vistasks.inference.loaded import load_model
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import build_model
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 JOINT = ("detection", "segmentation")

@@ -12,7 +12,7 @@ import torch
 from tests.evaluation.test_loop import comparable
 from tests.tiny_data import COLOURS, config_values, mask_data, scene, voc_data, write_mask_folder, write_voc
 from vistasks import load
-from vistasks.build import build_dataset, build_model
+from vistasks.build import build_dataset
 from vistasks.checkpoint import save_checkpoint
 from vistasks.cli import main
 from vistasks.config import Config, parse_config
@@ -21,6 +21,7 @@ from vistasks.heads.test_time import parse_views
 from vistasks.inference.ensemble import Ensemble, load_models
 from vistasks.inference.images import infer
 from vistasks.inference.loaded import load_model
+from vistasks.models.building import build_model
 from vistasks.ops.box_fusion import BoxFusion, fuse_detections
 
 JOINT = ("detection", "segmentation")

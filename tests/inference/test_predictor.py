@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.fake_model import CLASSES, Backend, save_picture
 from vistasks.heads.test_time import TestTime
-from vistasks.inference.predictor import PicturePrediction, Predictor
+from vistasks.inference.prediction import PicturePrediction
+from vistasks.inference.predictor import Predictor
 from vistasks.inference.results import frame_facts
 from vistasks.inference.video.sinks import VideoWriter
 from vistasks.types import ClassNames, Detections
@@ -197,5 +198,5 @@ def prediction_parts(prediction: PicturePrediction) -> tuple[np.ndarray, np.ndar
 
 
 def test_a_backend_that_cannot_average_says_so() -> None:
-    with pytest.raises(ValueError, match="it takes neither --tta nor --window"):
+    with pytest.raises(ValueError, match="--tta and --window"):
         Predictor(Backend()).look(TestTime(flip=True))

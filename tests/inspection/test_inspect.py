@@ -16,7 +16,6 @@ from tests.models.test_multitask import model
 from tests.tiny_data import config_values, tiny_config, voc_data, write_voc
 from tests.tiny_data import scene as tiny_scene
 from vistasks.backbones import BACKBONES
-from vistasks.build import build_model
 from vistasks.checkpoint import save_checkpoint
 from vistasks.cli import main
 from vistasks.config import parse_config
@@ -28,6 +27,7 @@ from vistasks.inspection.figures import tiled
 from vistasks.inspection.gradcam import class_score, detection_score, grad_cam, occlusion, pixel_score
 from vistasks.inspection.inspect import Inspection, inspect
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import build_model
 from vistasks.types import ClassNames
 
 

@@ -12,11 +12,11 @@ from torch import nn
 from torchvision.models import resnet18
 
 from tests.tiny_data import config_values, voc_data, write_voc
-from vistasks.build import build_model
 from vistasks.cli import main
 from vistasks.config import ModelConfig
 from vistasks.inspection.receptive_field import ReceptiveFields
 from vistasks.inspection.summary import summarise
+from vistasks.models.building import build_model
 from vistasks.types import ClassNames
 
 CLASSES = ClassNames(("a", "b"), ("background", "a", "b"))

@@ -9,7 +9,8 @@ import torch
 from tests.tiny_data import config_values, mask_data, write_mask_folder
 from vistasks.checkpoint import read_checkpoint
 from vistasks.config import Config, load_config, parse_config
-from vistasks.loading.class_weights import balanced, count_pixels, resolved_config, taken_over, weight_tensor
+from vistasks.loading.class_weights import balanced, count_pixels, resolved_config, taken_over
+from vistasks.losses.class_weights import weight_tensor
 from vistasks.training.loop import train
 from vistasks.types import ClassNames, Sample
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from tests.heads.contract import CLASSES, scene
 from tests.models.test_multitask import model
-from vistasks.build import build_model
 from vistasks.config import ModelConfig
+from vistasks.models.building import build_model
 from vistasks.models.folding import fold_batchnorm
 from vistasks.types import ClassNames
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from vistasks.models.trained_proposals import LearnedProposals
 from vistasks.proposals import CachedProposals
 from vistasks.proposals.commands import clear_command, compute_command, report_command
 from vistasks.proposals.methods import Grid, GroundTruthJitter
-from vistasks.proposals.trained import LearnedProposals, Union
+from vistasks.proposals.union import Union
 from vistasks.types import ClassNames, Sample
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.proposals.test_trained import saved
+from tests.models.test_trained_proposals import saved
 from vistasks.checkpoint import read_checkpoint
 from vistasks.cli import main
 from vistasks.inference.loaded import load_model

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from tests.proposals.test_trained import saved
+from tests.models.test_trained_proposals import saved
 from tests.tiny_data import config_values, voc_data, write_voc
 from vistasks.checkpoint import read_checkpoint
 from vistasks.cli import main

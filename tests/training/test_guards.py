@@ -13,11 +13,11 @@ import torch
 
 from tests.heads.contract import scene
 from tests.tiny_data import config_values, tiny_config, voc_data, write_voc
-from vistasks.build import build_model
 from vistasks.checkpoint import save_checkpoint
 from vistasks.cli import main
 from vistasks.config import parse_config
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import build_model
 from vistasks.training.ema import AveragedWeights
 from vistasks.training.guards import LEAST, GradientWatch, LoaderWatch, NotFinite
 from vistasks.training.loop import train

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.tiny_data import config_values, voc_data, write_voc
-from vistasks.build import build_model
 from vistasks.checkpoint import read_checkpoint
 from vistasks.config import Config, parse_config
+from vistasks.models.building import build_model
 from vistasks.training.loop import train
 from vistasks.training.progress import TrainingDisplay
 from vistasks.training.run_folder import Progress

@@ -423,7 +423,7 @@ def test_frozen_stages_stay_as_they_were(tmp_path: Path, masks: Path) -> None:
     config = parse_config(values)
     torch.manual_seed(config.seed)
     train(config)
-    from vistasks.build import build_model
+    from vistasks.models.building import build_model
 
     torch.manual_seed(config.seed)
     fresh = build_model(config.model, read_checkpoint(tmp_path / "run").classes)

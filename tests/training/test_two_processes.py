@@ -16,9 +16,9 @@ import torch
 
 from tests.training.kills import outcome
 from tests.training.two_processes import STEPS, equal_config, train_in_float64, write_data
-from vistasks.build import build_model
 from vistasks.checkpoint import read_checkpoint
 from vistasks.evaluation.loop import evaluate
+from vistasks.models.building import build_model
 
 SECONDS = 300
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from vistasks.build import build_dataset, build_model, build_proposals
+from vistasks.build import build_dataset, build_proposals
 from vistasks.checkpoint import Checkpoint
 from vistasks.config import Config
 from vistasks.inference.loaded import LoadedModel, load_model
+from vistasks.models.building import build_model
 from vistasks.proposals.cache import CachedProposals
 from vistasks.registry import BACKBONES
 from vistasks.types import ClassNames, Sample

@@ -11,6 +11,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ import torch
 import torchvision
 
 from vistasks.benchmarks.stages import StageClock
-from vistasks.build import build_model, build_proposals
+from vistasks.build import build_proposals
 from vistasks.config import parse_config
 from vistasks.datasets.images import read_image
 from vistasks.datasets.shapes.scenes import still_scene
 from vistasks.loading.batching import collate
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import build_model
 from vistasks.models.folding import fold_batchnorm
 from vistasks.types import ClassNames, Prediction, Sample
 
@@ -160,10 +162,8 @@ class JointPass:
                 head = model.heads[task]
                 inside = clock.seconds.get(stage, 0.0)
                 with clock.watching({stage: head}):
-                    found[task] = clock.timed(
-                        rest,
-                        lambda h=head: h.predict(features, batch, model.encode)[0],  # type: ignore[misc]
-                    )
+                    predict = partial(head.predict, features, batch, model.encode)
+                    found[task] = clock.timed(rest, predict)[0]
                 clock.add(rest, inside - clock.seconds[stage])  # what was not the head's forward pass
         return Prediction(found["detection"], found["segmentation"])
 

@@ -15,7 +15,7 @@ import torch
 
 from vistasks.config import Config
 from vistasks.loading.batching import to_device
-from vistasks.system.devices import build_fabric
+from vistasks.training.fabric import build_fabric
 from vistasks.training.loop import Run
 from vistasks.training.preflight import prepare
 from vistasks.training.progress import TrainingDisplay

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vistasks.inference.backend import Backend
 from vistasks.inference.predictor import Predictor
 from vistasks.inference.video.network import Network
 from vistasks.inference.video.options import InferOptions
@@ -146,11 +147,11 @@ class _Bench:
             return frames / (time.perf_counter() - start)
 
 
-class NoModel:
+class NoModel(Backend):
     """A backend that finds one box and a half of the picture, for nothing."""
 
     def __init__(self) -> None:
-        self.classes, self.model = ClassNames(("box",), ("background", "box")), self
+        self.classes = ClassNames(("box",), ("background", "box"))
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """The whole picture."""
@@ -160,7 +161,7 @@ class NoModel:
         """The pictures' sizes."""
         return [image.shape[:2] for image in images]
 
-    def predict(self, batch: Any) -> list[Prediction]:
+    def predict(self, batch: Any, *, rows: Any = None, regions: Any = None) -> list[Prediction]:
         """The same for every picture of a size."""
         return [self._one(*size) for size in batch]
 

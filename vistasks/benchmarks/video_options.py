@@ -14,7 +14,8 @@ import numpy as np
 
 from vistasks.datasets.shapes.drawing import CLASSES, Scene
 from vistasks.datasets.shapes.scenes import clip_scenes, scene_mask, scene_objects
-from vistasks.inference.predictor import PicturePrediction, Predictor, load
+from vistasks.inference.prediction import PicturePrediction
+from vistasks.inference.predictor import Predictor, load
 from vistasks.inference.video.network import Network
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.pipeline import Pipeline

@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _data_prepare(parsed: argparse.Namespace) -> int:
-    from vistasks.datasets.commands import prepare_command
+    from vistasks.inspection.data import prepare_command
 
     return prepare_command(parsed.name, Path(parsed.root or f"data/{parsed.name}"))
 
@@ -36,7 +36,7 @@ def _data_check(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from vistasks.datasets.commands import check_command
+    from vistasks.inspection.data import check_command
 
     return check_command(config)
 
@@ -45,6 +45,6 @@ def _data_show(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from vistasks.datasets.commands import show_command
+    from vistasks.inspection.data import show_command
 
     return show_command(config, Path(parsed.output), count=parsed.count)

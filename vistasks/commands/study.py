@@ -38,7 +38,7 @@ def _joint(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from vistasks.evaluation.studies.joint import print_study, study_joint
+    from vistasks.studies.joint import print_study, study_joint
 
     output = Path(parsed.output)
     print_study(study_joint(config, output, epochs=parsed.epochs, minutes=parsed.minutes))
@@ -50,7 +50,7 @@ def _ablation(parsed: argparse.Namespace) -> int:
     from vistasks.config import read_config
 
     values, _ = read_config(parsed.config, parsed.overrides)
-    from vistasks.evaluation.studies.ablation import print_study, read_changes, study_ablation
+    from vistasks.studies.ablation import print_study, read_changes, study_ablation
 
     output = Path(parsed.output)
     print_study(study_ablation(values, read_changes(parsed.changes), output, epochs=parsed.epochs))

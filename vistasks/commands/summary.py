@@ -36,8 +36,9 @@ def _summary(parsed: argparse.Namespace) -> int:
     if parsed.proposals < 1 or (parsed.classes is not None and parsed.classes < 1):
         raise ValueError("--proposals and --classes must be at least 1")
     config = load_config(parsed.config, parsed.overrides)
-    from vistasks.build import build_dataset, build_model
+    from vistasks.build import build_dataset
     from vistasks.inspection.summary import summarise
+    from vistasks.models.building import build_model
     from vistasks.system.atomic import write_text
     from vistasks.types import ClassNames
 

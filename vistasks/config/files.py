@@ -192,3 +192,11 @@ def _section_at(keys: tuple[Any, ...]) -> type[BaseModel]:
 def to_yaml(config: Config) -> str:
     """The whole config with every default written out; `load_config` reads it back to an equal config."""
     return yaml.dump(config.model_dump(), Dumper=Dumper, sort_keys=False, width=130, allow_unicode=True)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

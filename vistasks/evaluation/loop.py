@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-import vistasks
 from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.config import Config, Engine
+from vistasks.config.files import flat
 from vistasks.evaluation.prediction_log import PredictionLog, Step, data_facts, file_digest
 from vistasks.evaluation.reports import EvaluationReport
 from vistasks.heads.test_time import TestTime
@@ -21,7 +21,7 @@ from vistasks.loading.batching import to_device
 from vistasks.metrics import CocoAveragePrecision, MeanIoU, PanopticQuality, VocAveragePrecision
 from vistasks.models import MultiTaskModel
 from vistasks.ops.box_fusion import BoxFusion
-from vistasks.training.run_folder import flat
+from vistasks.system.version import VERSION
 from vistasks.types import Batch, ClassNames, Sample
 
 Steps = Iterator[Step]
@@ -61,10 +61,16 @@ def _predicted(
     model.eval()
     for batch, originals in loader:
         start = time.perf_counter()
-        placed: Any = to_device(batch, device) if isinstance(batch, Batch) else batch
-        predictions = model.predict(placed)
+        predictions = model.predict(_placed(batch, device))
         yield Step(predictions, originals, time.perf_counter() - start)
     model.train(was_training)
+
+
+def _placed(batch: Any, device: torch.device) -> Any:
+    """A batch, or each member's batch of an ensemble, on the device."""
+    if isinstance(batch, list):
+        return [_placed(own, device) for own in batch]
+    return to_device(batch, device) if isinstance(batch, Batch) else batch
 
 
 def _tally(steps: Iterable[Step], metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,9 +202,14 @@ class _Evaluation:
         self.config = config.model_copy(update={"model": model, "input": first.config.input})
         self.tasks = list(loaded.heads)
         self.data = build_dataset(self.config, "val", loaded.classes)
-        pipeline = build_pipeline(self.config, self.data, training=False)
+        pipeline = build_pipeline(self.config, self.data, training=False, scaled=False)
         self.order, self.loader = build_loader(
-            self.config, pipeline, classes=loaded.classes, divisor=first.model.divisor, training=False
+            self.config,
+            pipeline,
+            classes=loaded.classes,
+            divisor=first.model.divisor,
+            training=False,
+            prepare=loaded.prepare,
         )
         self.metrics = build_metrics(loaded.classes, self.tasks, config.evaluate.engine)
 
@@ -229,10 +240,7 @@ class _Evaluation:
         return {**report, "headline": headline(report)}
 
     def _steps(self) -> Steps:
-        batches: Iterable[Any] = self.loader
-        if isinstance(self.loaded, Ensemble):
-            batches = _for_members(self.loader, self.loaded)
-        return _predicted(self.loaded.model, batches, self.loaded.device)
+        return _predicted(self.loaded.model, self.loader, self.loaded.device)
 
     def _logged_steps(self, path: Path, resume: bool) -> Steps:
         log = PredictionLog(path, self._facts(), batch_size=self.config.evaluate.batch_size, resume=resume)
@@ -251,7 +259,7 @@ class _Evaluation:
         values = self.config.model_dump(mode="json")
         chosen = {"seed": values["seed"], "data": values["data"], "evaluate": values["evaluate"]}
         return {
-            "vistasks": vistasks.__version__,
+            "vistasks": VERSION,
             "device": self.loaded.device.type,
             "weights": ", ".join(file_digest(path) for path in self.loaded.paths),
             "views": self.test_time and asdict(self.test_time),
@@ -261,15 +269,6 @@ class _Evaluation:
             "input.predict_scale": self.config.input.predict_scale,
             **data_facts(self.data),
         }
-
-
-def _for_members(
-    loader: Iterable[tuple[Batch, list[Sample]]], ensemble: Ensemble
-) -> Iterator[tuple[list[Batch], list[Sample]]]:
-    """Each batch as every member wants it, from the pictures and the proposals that the loader has read."""
-    for _, originals in loader:
-        proposals = [sample.proposals for sample in originals if sample.proposals is not None]
-        yield ensemble.make_batch([sample.image for sample in originals], proposals or None), originals
 
 
 def _cost(report: Mapping[str, Any], name: str) -> dict[str, Any]:

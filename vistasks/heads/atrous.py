@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vistasks.heads.head import Trunk, TrunkMismatch, require_strides
 from vistasks.heads.layers import AtrousPyramid, conv_norm, upsample
 from vistasks.heads.segmentation import Auxiliary, SegmentationHead
-from vistasks.loading.class_weights import ClassWeights
+from vistasks.losses.class_weights import ClassWeights
 from vistasks.losses.segmentation import PixelLoss
 from vistasks.registry import HEADS
 from vistasks.types import Features

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vistasks.heads.head import Trunk, require_strides
 from vistasks.heads.segmentation import Auxiliary, SegmentationHead
-from vistasks.loading.class_weights import ClassWeights
+from vistasks.losses.class_weights import ClassWeights
 from vistasks.losses.segmentation import PixelLoss
 from vistasks.registry import HEADS
 from vistasks.types import Features

@@ -17,7 +17,7 @@ from torch.nn import functional
 from vistasks.heads.head import Head, Trunk, require_strides
 from vistasks.heads.layers import conv_norm
 from vistasks.heads.test_time import TestTime
-from vistasks.loading.class_weights import Balance, ClassWeights, weight_tensor
+from vistasks.losses.class_weights import Balance, ClassWeights, weight_tensor
 from vistasks.losses.classification import partial_cross_entropy
 from vistasks.losses.segmentation import PixelLoss, pixel_losses
 from vistasks.registry import STRICT

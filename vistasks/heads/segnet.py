@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from vistasks.heads.head import Trunk, TrunkMismatch
 from vistasks.heads.segmentation import Auxiliary, SegmentationHead
-from vistasks.loading.class_weights import ClassWeights
+from vistasks.losses.class_weights import ClassWeights
 from vistasks.losses.segmentation import PixelLoss
 from vistasks.registry import HEADS
 from vistasks.types import Features

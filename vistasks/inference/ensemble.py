@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from torch.nn import functional
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.segmentation import class_map
 from vistasks.heads.test_time import TestTime
+from vistasks.inference.backend import Backend
 from vistasks.inference.loaded import LoadedModel, load_model
-from vistasks.models.views import Opinion
+from vistasks.loading.batching import Preparation
+from vistasks.models.views import Opinion, Regions
 from vistasks.ops.box_fusion import BoxFusion, fuse_detections
-from vistasks.types import Batch, ClassNames, Detections, Prediction, SegmentationMap
+from vistasks.types import Batch, ClassNames, Detections, Prediction, Sample, SegmentationMap
 
 TASKS = ("detection", "segmentation")
 
@@ -91,7 +93,7 @@ class EnsembleModel(nn.Module):
         return None if total is None else class_map(total, size, self.classes.segmentation)
 
 
-class Ensemble:
+class Ensemble(Backend):
     """Several `LoadedModel`s; what a `Predictor` and an evaluation drive.
 
     Each member sees pictures at its own input size. Proposals are those of the first member that takes any
@@ -117,14 +119,13 @@ class Ensemble:
         votes = [1.0] * len(members) if votes is None else list(votes)
         _check_votes(votes, len(members))
         self.members = list(members)
+        self.paths = [path for member in members for path in member.paths]
         self.classes = ClassNames(*(_common_classes(members, task) for task in TASKS))
         self.device = members[0].device
+        self.prepare = MemberPreparation(
+            tuple((member.prepare, member.takes_proposals) for member in members)
+        )
         self.model = EnsembleModel(members, self.classes, fusion, votes).eval()
-
-    @property
-    def paths(self) -> list[Path]:
-        """The members' files."""
-        return [path for member in self.members for path in member.paths]
 
     @property
     def heads(self) -> dict[str, Mapping[str, Any]]:
@@ -163,6 +164,16 @@ class Ensemble:
             return None
         return next((member for member in detectors if member.takes_proposals), detectors[0]).propose(image)
 
+    def predict(
+        self,
+        batch: list[Batch],
+        *,
+        rows: Mapping[str, Sequence[int]] | None = None,
+        regions: Regions | None = None,
+    ) -> list[Prediction]:
+        """As `EnsembleModel.predict`."""
+        return self.model.predict(batch)
+
     def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> list[Batch]:
         """Each member's batch of the pictures (H, W, 3) uint8 RGB, on its device."""
         none = None if proposals is None else [np.zeros((0, 4), np.float32)] * len(images)
@@ -170,6 +181,24 @@ class Ensemble:
             member.make_batch(images, proposals if member.takes_proposals else none)
             for member in self.members
         ]
+
+
+@dataclass(frozen=True)
+class MemberPreparation:
+    """Samples -> each member's batch of them, in a loader's workers.
+
+    Args:
+        members: of each the preparation, and whether it takes the samples' proposals.
+    """
+
+    members: tuple[tuple[Preparation, bool], ...]
+
+    def __call__(self, samples: Sequence[Sample], sizes: object = None) -> list[Batch]:
+        """One batch per member, without targets: nothing is compared with a member's own answer."""
+        none = np.zeros((0, 4), np.float32)
+        bare = [Sample(s.image_id, s.path, s.image, proposals=s.proposals) for s in samples]
+        without = [s if s.proposals is None else replace(s, proposals=none) for s in bare]
+        return [prepare(bare if takes else without) for prepare, takes in self.members]
 
 
 def _check_votes(votes: Sequence[float], members: int) -> None:

@@ -21,7 +21,8 @@ from rich.progress import (
 from rich.text import Text
 
 from vistasks.datasets.images import read_image
-from vistasks.inference.predictor import Picture, PicturePrediction, Predictor
+from vistasks.inference.prediction import Picture, PicturePrediction
+from vistasks.inference.predictor import Predictor
 from vistasks.inference.results import PictureResults
 from vistasks.inference.sources import list_pictures, source_folder
 from vistasks.inference.video.opening import open_frames

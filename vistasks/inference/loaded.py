@@ -11,42 +11,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistasks.build import build_dataset, build_loader, build_model, build_pipeline, build_proposals
-from vistasks.checkpoint import Checkpoint, read_checkpoint, restore
+from vistasks.build import build_dataset, build_loader, build_pipeline, build_proposals
+from vistasks.checkpoint import Checkpoint, read_checkpoint
 from vistasks.config import Config
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import region_decoding
 from vistasks.heads.test_time import TestTime
-from vistasks.loading.batching import collate, input_size, scale_sample, scaled_size, to_device
+from vistasks.inference.backend import Backend
+from vistasks.loading.batching import Preparation, image_samples, to_device
 from vistasks.loading.loader import Batches
+from vistasks.models.building import build_model, restore
 from vistasks.models.cuda_graphs import GraphedEncoder
-from vistasks.proposals.trained import LearnedProposals
+from vistasks.models.views import Regions
 from vistasks.system.devices import pick_device
-from vistasks.types import Batch, ClassNames, Sample
+from vistasks.types import Batch, ClassNames, Prediction, Sample
 
 
-class LoadedModel:
+class LoadedModel(Backend):
     """A trained model with what turns pictures into its batches; what
     `vistasks.inference.predictor.Predictor` drives.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self.path, self.config, self.classes, self.device = (
-            checkpoint.path,
-            checkpoint.config,
-            checkpoint.classes,
-            device,
-        )
+        self.path = checkpoint.path
+        self.paths = [self.path]
+        self.config = checkpoint.config
+        self.classes = checkpoint.classes
+        self.device = device
         self.model = build_model(self.config.model, self.classes, pretrained=False)
         restore(self.model, checkpoint.part("model"), str(checkpoint.path))
         self.model.to(device).to(memory_format=torch.channels_last).eval()
         self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._method = build_proposals(self.config.proposals.model_copy(update={"cache": None}))
-
-    @property
-    def paths(self) -> list[Path]:
-        """The file, as those of several models that answer as one."""
-        return [self.path]
 
     @property
     def heads(self) -> Mapping[str, Mapping[str, Any]]:
@@ -58,9 +54,7 @@ class LoadedModel:
         """Whether there is a detector that was trained on proposals from outside; one with an rpn may have
         none but its own.
         """
-        return "detection" in self.heads and not (
-            isinstance(self._method, LearnedProposals) and self._method.trained is None
-        )
+        return "detection" in self.heads and not self._method.within_detector
 
     def speed_up(self, *, half: bool = False, compiled: bool = False, cuda_graphs: bool = False) -> None:
         """Predicts in 16 bits (float16 on CUDA, bfloat16 elsewhere), with a compiled trunk, or with one from
@@ -128,26 +122,29 @@ class LoadedModel:
             return None
         return self._method(Sample(image_id="image", path="image", image=image))
 
+    def predict(
+        self,
+        batch: Batch,
+        *,
+        rows: Mapping[str, Sequence[int]] | None = None,
+        regions: Regions | None = None,
+    ) -> list[Prediction]:
+        """As `vistasks.models.MultiTaskModel.predict`."""
+        return self.model.predict(batch, rows=rows, regions=regions)
+
     def make_batch(self, images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None) -> Batch:
-        """Pictures (H, W, 3) uint8 RGB and their proposals, in one batch on the model's device."""
-        samples = [
-            Sample(
-                image_id=str(i),
-                path=f"image {i}",
-                image=image,
-                proposals=None if proposals is None else proposals[i],
-            )
-            for i, image in enumerate(images)
-        ]
-        wanted = self.config.input
-        sizes = [input_size(s.size, min_side=wanted.min_side, max_side=wanted.max_side) for s in samples]
-        scaled = [
-            scale_sample(sample, scaled_size(size, wanted.predict_scale or 1.0))
-            for sample, size in zip(samples, sizes)
-        ]
+        """Images (H, W, 3) uint8 RGB and their proposals, in one batch on the model's device."""
         # without the masks that nothing is compared with
-        classes = ClassNames(self.classes.detection)
-        batch = collate(scaled, [s.size for s in samples], classes=classes, divisor=self.model.divisor)
+        prepare = Preparation(ClassNames(self.classes.detection), self.config.input, self.model.divisor)
+        return self.to_device(prepare(image_samples(images, proposals)))
+
+    @property
+    def prepare(self) -> Preparation:
+        """Samples -> the batch that the model takes, with targets; for a loader's workers."""
+        return Preparation(self.classes, self.config.input, self.model.divisor)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch where the model is."""
         if self._uploads is None:
             return to_device(batch, self.device)
         # from pinned memory on a stream of its own, so that it does not wait for what the device computes

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vistasks.drawing.palette import Colour
-from vistasks.inference.predictor import PicturePrediction
+from vistasks.inference.prediction import PicturePrediction
 from vistasks.system.atomic import replacing, write_text
 from vistasks.types import ClassNames, SegmentationMap
 

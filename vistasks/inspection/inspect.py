@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vistasks.build import build_model
 from vistasks.drawing.palette import model_colours
 from vistasks.inference.loaded import LoadedModel
 from vistasks.inspection import figures
 from vistasks.inspection.gradcam import Score, class_score, detection_score, grad_cam, occlusion, pixel_score
+from vistasks.models.building import build_model
 from vistasks.system.atomic import write_text
 from vistasks.types import Batch, Detections, SegmentationMap
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vistasks.config import InputConfig
 from vistasks.types import IGNORE_INDEX, Batch, ClassNames, Sample
 
 
@@ -62,6 +63,44 @@ def scale_sample(sample: Sample, size: tuple[int, int], *, image: np.ndarray | N
         crowd=sample.crowd[kept],
         areas=(sample.areas[kept] * (fx * fy)).astype(np.float32),
     )
+
+
+def network_sample(sample: Sample, size: InputConfig, factor: float = 1.0) -> Sample:
+    """The sample at the network's input size, times ``factor``."""
+    height_width = input_size(sample.size, min_side=size.min_side, max_side=size.max_side)
+    return scale_sample(sample, scaled_size(height_width, factor))
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Samples as their files have them -> the batch that a model predicts from.
+
+    Args:
+        classes: the class names of the tasks whose targets the batch has.
+        input: the network's input size.
+        divisor: the sides of a batch divide by it.
+    """
+
+    classes: ClassNames
+    input: InputConfig
+    divisor: int
+
+    def __call__(self, samples: Sequence[Sample], sizes: object = None) -> Batch:
+        """The batch; ``sizes`` are the samples' own, and there for `collate`'s sake."""
+        factor = self.input.predict_scale or 1.0
+        scaled = [network_sample(sample, self.input, factor) for sample in samples]
+        return collate(scaled, [s.size for s in samples], classes=self.classes, divisor=self.divisor)
+
+
+def image_samples(
+    images: Sequence[np.ndarray], proposals: Sequence[np.ndarray] | None = None
+) -> list[Sample]:
+    """Images (H, W, 3) uint8 RGB and their proposals as samples without labels."""
+    boxes = [None] * len(images) if proposals is None else proposals
+    return [
+        Sample(image_id=str(number), path=f"image {number}", image=image, proposals=found)
+        for number, (image, found) in enumerate(zip(images, boxes, strict=True))
+    ]
 
 
 def _scaled(boxes: np.ndarray, fx: float, fy: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

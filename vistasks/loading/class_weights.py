@@ -6,45 +6,17 @@ hold what was trained with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
-import torch
-from pydantic import Field
-from torch import Tensor
 
 from vistasks.config import Config
 from vistasks.datasets import Dataset
-
-Balance = Literal["median_frequency", "sqrt_median_frequency", "effective_number"]
-Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-ClassWeights = Balance | dict[str, Factor] | list[Factor] | None
+from vistasks.losses.class_weights import Balance
 
 MOST_PICTURES = 5000  # are counted, evenly spread over the data: enough for frequencies, and minutes instead of hours on COCO
 _CELL = 1024  # pixels that count as one example in `effective_number`
 _BETA = 0.9999
-
-
-def weight_tensor(weights: ClassWeights, classes: Sequence[str]) -> Tensor:
-    """(C,) float32; ones where a rule's name has not been worked out yet. A ``ValueError`` where names or
-    count do not fit.
-    """
-    if isinstance(weights, dict):
-        unknown = sorted(set(weights) - set(classes))
-        if unknown:
-            raise ValueError(
-                f"class_weights names {', '.join(unknown)}; the classes are: {', '.join(classes)}"
-            )
-        return torch.tensor([float(weights.get(name, 1.0)) for name in classes])
-    if isinstance(weights, list):
-        if len(weights) != len(classes):
-            names = ", ".join(classes)
-            raise ValueError(
-                f"class_weights lists {len(weights)} numbers; there are {len(classes)} classes: {names}"
-            )
-        return torch.tensor([float(weight) for weight in weights])
-    return torch.ones(len(classes))
 
 
 def count_pixels(data: Dataset, *, most: int = MOST_PICTURES) -> tuple[np.ndarray, np.ndarray]:

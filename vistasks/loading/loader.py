@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -28,7 +28,7 @@ from vistasks.config import InputConfig
 from vistasks.datasets import Dataset
 from vistasks.datasets.problems import OnError
 from vistasks.loading.augment import Augment
-from vistasks.loading.batching import collate, input_size, scale_sample, scaled_size
+from vistasks.loading.batching import collate, network_sample
 from vistasks.loading.sampling import Sampling, Shuffle
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.types import Batch, ClassNames, Sample
@@ -36,6 +36,7 @@ from vistasks.types import Batch, ClassNames, Sample
 TRIES = 20  # pictures in a row that may be unreadable before `on_error: skip` gives up
 
 Key = tuple[int, int]  # epoch, index
+Collate = Callable[[Sequence[Sample], Sequence[tuple[int, int]]], Any]  # samples, original sizes -> a batch
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Pipeline:
     """``pipeline[epoch, index]`` -> (sample as the network sees it, sample as the file has it).
 
     The draws of the augmentation and of one of the ``scales`` depend on (seed, epoch, index) alone, not on
-    worker or order."""
+    worker or order. Without ``scales`` the sample stays as it is, for a loader that prepares batches itself."""
 
     dataset: Dataset
     propose: ProposalMethod | None
@@ -95,11 +96,12 @@ class Pipeline:
             wanted = self.augment.mixing.wanted(len(self), seed=draw)
             others = [[self._proposed(self.dataset[other]) for other in taken] for taken in wanted]
             sample = self.augment(self.augment.mixing(sample, others, seed=draw), seed=draw)
-        size = input_size(sample.size, min_side=self.input.min_side, max_side=self.input.max_side)
+        if not self.scales:
+            return sample, original
         draw = 0
         if len(self.scales) > 1:
             draw = int(np.random.default_rng([self.seed, epoch, index, 2]).integers(len(self.scales)))
-        return scale_sample(sample, scaled_size(size, self.scales[draw])), original
+        return network_sample(sample, self.input, self.scales[draw]), original
 
     def _proposed(self, sample: Sample) -> Sample:
         return sample if self.propose is None else replace(sample, proposals=self.propose(sample))
@@ -169,7 +171,7 @@ class _Fetcher(TorchDataset):
     """
 
     def __init__(
-        self, pipeline: Pipeline, on_error: OnError, replaced: bool, reading: torch.Tensor, collating: Any
+        self, pipeline: Pipeline, on_error: OnError, replaced: bool, reading: torch.Tensor, collating: Collate
     ) -> None:
         self.pipeline, self.on_error, self.replaced, self.reading = pipeline, on_error, replaced, reading
         self.collating = collating
@@ -218,7 +220,7 @@ class _Fetcher(TorchDataset):
         if worker is not None:
             self.reading[worker.id] = index
 
-    def _collated(self, pairs: Sequence[tuple[Sample, Sample]]) -> tuple[Batch, list[Sample]]:
+    def _collated(self, pairs: Sequence[tuple[Sample, Sample]]) -> tuple[Any, list[Sample]]:
         samples, originals = zip(*pairs)
         return self.collating(samples, [o.size for o in originals]), list(originals)
 
@@ -355,12 +357,13 @@ def batches(
     divisor: int,
     workers: int,
     on_error: OnError = "raise",
+    prepare: Collate | None = None,
 ) -> Batches:
     """Yields (`Batch`, the original samples) in the order given; set ``order.epoch`` before each epoch.
 
     With ``on_error="skip"`` unreadable pictures are left out and counted in `Batches.skipped`: in a shuffled
     order others take their places, so that batches stay full and a run's steps the same; in evaluation the
-    batch gets smaller."""
+    batch gets smaller. ``prepare`` makes the batches instead of `collate`, in the workers."""
     reading = torch.full((workers,), -1, dtype=torch.int64).share_memory_()
-    collating = partial(collate, classes=classes, divisor=divisor)
+    collating = prepare or partial(collate, classes=classes, divisor=divisor)
     return Batches(_Fetcher(pipeline, on_error, order.shuffle, reading, collating), order, workers=workers)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 from torch import Tensor
 
+from vistasks.heads.head import Head
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.segmentation import SegmentationHead, class_map
 from vistasks.heads.test_time import TestTime, View, padded
@@ -19,11 +20,24 @@ from vistasks.loading.batching import with_proposals
 from vistasks.ops.box_fusion import fuse_detections
 from vistasks.types import Batch, Detections, Features, Prediction, SegmentationMap
 
-if TYPE_CHECKING:
-    from vistasks.models.multitask import MultiTaskModel
-
 # class maps of a batch's images -> further proposals for each
 Regions = Callable[[list[SegmentationMap | None]], Sequence[np.ndarray]]
+
+
+class ViewedModel(Protocol):
+    """What views ask of a model; `vistasks.models.MultiTaskModel` is one."""
+
+    @property
+    def heads(self) -> Mapping[str, Head]: ...
+
+    @property
+    def divisor(self) -> int: ...
+
+    def encode(self, images: Tensor) -> Features: ...
+
+    def normalised(self, images: Tensor) -> Tensor: ...
+
+    def features_of(self, images: Tensor) -> Features: ...
 
 
 class Opinion(NamedTuple):
@@ -47,14 +61,14 @@ class Look:
     batch: Batch
     size: tuple[int, int]
 
-    def probabilities(self, model: MultiTaskModel) -> Tensor:
+    def probabilities(self, model: ViewedModel) -> Tensor:
         """(1, S, H, W) over the picture without the view."""
         (found,) = cast(SegmentationHead, model.heads["segmentation"]).probabilities(
             self.features, self.batch, model.encode
         )
         return self.view.undo(found, self.size)
 
-    def detections(self, model: MultiTaskModel, proposals: Tensor) -> Detections:
+    def detections(self, model: ViewedModel, proposals: Tensor) -> Detections:
         """Boxes in pixels of the original image, from proposals (P, 4) of the picture without the view."""
         moved = self.view.apply_boxes(proposals, self.size, self.batch.sizes[0])
         (found,) = model.heads["detection"].predict(
@@ -63,7 +77,7 @@ class Look:
         return replace(found, boxes=self.view.undo_boxes(found.boxes, self.batch.original_sizes[0][1]))
 
 
-def looks(model: MultiTaskModel, batch: Batch, index: int, test_time: TestTime) -> Iterator[Look]:
+def looks(model: ViewedModel, batch: Batch, index: int, test_time: TestTime) -> Iterator[Look]:
     """Image ``index`` of the batch through all views, one after the other."""
     one = batch.rows([index])
     (size,) = one.sizes
@@ -77,7 +91,7 @@ def looks(model: MultiTaskModel, batch: Batch, index: int, test_time: TestTime) 
 
 
 def view_opinions(
-    model: MultiTaskModel, batch: Batch, test_time: TestTime, rows: Mapping[str, Sequence[int]] | None = None
+    model: ViewedModel, batch: Batch, test_time: TestTime, rows: Mapping[str, Sequence[int]] | None = None
 ) -> list[Opinion]:
     """What is said of each image from all views together; ``rows``: by task, the only images that its head is
     asked about.
@@ -99,15 +113,16 @@ def view_opinions(
 
 
 def predict_views(
-    model: MultiTaskModel,
+    model: ViewedModel,
     batch: Batch,
     test_time: TestTime,
     *,
     rows: Mapping[str, Sequence[int]],
     regions: Regions | None,
 ) -> list[Prediction]:
-    """As `MultiTaskModel.predict`, from all views. With ``regions`` the trunk sees each view once more, for
-    the boxes.
+    """As `vistasks.models.MultiTaskModel.predict`, from all views.
+
+    With ``regions`` the backbone sees each view once more, for the boxes.
     """
     both = {task: list(rows.get(task, range(len(batch)))) for task in model.heads}
     opinions = view_opinions(model, batch, test_time, both if regions is None else {**both, "detection": []})
@@ -125,6 +140,6 @@ def predict_views(
     return [Prediction(opinion.detections, found) for opinion, found in zip(opinions, maps)]
 
 
-def _fused(model: MultiTaskModel, answers: list[Detections], test_time: TestTime) -> Detections:
+def _fused(model: ViewedModel, answers: list[Detections], test_time: TestTime) -> Detections:
     limit = cast(RegionClassifier, model.heads["detection"]).decoding.max_detections
     return fuse_detections(answers, test_time.fusion, limit=limit)

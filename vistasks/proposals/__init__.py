@@ -5,12 +5,10 @@ from vistasks.proposals.graph_segmentation import graph_segmentation
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.peers import PeerProposals
 from vistasks.proposals.selective_search import selective_search
-from vistasks.proposals.trained import ClassMapProposals, LearnedProposals, Union
+from vistasks.proposals.union import Union
 
 __all__ = [
     "CachedProposals",
-    "ClassMapProposals",
-    "LearnedProposals",
     "PeerProposals",
     "ProposalMethod",
     "Union",

@@ -90,6 +90,11 @@ class CachedProposals:
         """The method's."""
         return self.method.key
 
+    @property
+    def within_detector(self) -> bool:
+        """That of the method."""
+        return self.method.within_detector
+
     def path(self, image: np.ndarray) -> Path:
         """Where the entry of a picture (H, W, 3) uint8 lies or would lie."""
         digest = hashlib.sha256()

@@ -24,7 +24,7 @@ from rich.table import Table
 from vistasks.proposals.cache import CachedProposals, clear
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.recall import ProposalRecall
-from vistasks.proposals.trained import Union, together, within_the_model
+from vistasks.proposals.union import Union, together
 
 if TYPE_CHECKING:
     from vistasks.datasets import Dataset
@@ -112,7 +112,7 @@ def report(
     "seconds" is measured without the cache, on one thread, over `TIMED_PICTURES` pictures spread over the
     data set. Of a union "members" has the same numbers, without the seconds, of each method alone."""
     bare = method.method if isinstance(method, CachedProposals) else method
-    if within_the_model(bare):
+    if bare.within_detector:
         raise ValueError(
             "proposals report: the rpn's boxes are only found in a trained detector; name its run: proposals.method.weights=RUN"
         )

@@ -2,7 +2,7 @@
 
 A method returns (P, 4) float32 boxes, best first, inside the picture, and has a ``key``: a text that changes
 whenever its boxes for the same picture could, or None where the boxes do not depend on the picture alone and
-so cannot be cached."""
+so cannot be cached. ``within_detector`` says that (a part of) its boxes are found by the detector itself."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ class ProposalMethod(Protocol):
         """See the module's text."""
         ...
 
+    @property
+    def within_detector(self) -> bool:
+        """See the module's text."""
+        ...
+
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, best first, valid in the sample's image."""
         ...
@@ -45,6 +50,8 @@ def clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 @PROPOSALS.register("selective_search")
 class SelectiveSearch:
     """Selective search; the options are those of `vistasks.proposals.selective_search`."""
+
+    within_detector = False
 
     def __init__(
         self,
@@ -88,6 +95,8 @@ class Grid:
         ratios: width / height.
         stride: step as a share of the window's sides.
     """
+
+    within_detector = False
 
     def __init__(
         self,
@@ -133,6 +142,7 @@ class GroundTruthJitter:
         strength: each side moves by at most this share of the box's side.
     """
 
+    within_detector = False
     key: str | None = None
 
     def __init__(self, copies: int = 20, *, strength: float = 0.3, seed: int = 0) -> None:
@@ -160,6 +170,8 @@ class File:
         path: a .npz file that maps an image id to (P, 4) x1, y1, x2, y2 boxes, best first; or a COCO results
             json (a list of ``{"image_id", "bbox": [x, y, width, height], "score"}``), sorted by score here.
     """
+
+    within_detector = False
 
     def __init__(self, path: str, *, max_boxes: int | None = 2000) -> None:
         self.path = Path(path)

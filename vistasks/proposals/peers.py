@@ -84,6 +84,8 @@ class PeerProposals:
         max_boxes: keep only the first so many.
     """
 
+    within_detector = False
+
     def __init__(
         self,
         python: str,

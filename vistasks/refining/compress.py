@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistasks.build import build_model
-from vistasks.checkpoint import Checkpoint, free_target, read_checkpoint, restore, save_made_of
+from vistasks.checkpoint import Checkpoint, free_target, read_checkpoint, save_made_of
 from vistasks.config import parse_config
+from vistasks.models.building import build_model, restore
 
 _LAYER = re.compile(r"heads\.detection\.(?:stages\.(\d+)\.)?fc\.(\d+)\.0\.(weight|bias)")
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistasks.build import build_model
-from vistasks.checkpoint import Checkpoint, read_checkpoint, restore, save_checkpoint
+from vistasks.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from vistasks.config import Config
 from vistasks.loading.batching import to_device
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import build_model, restore
 from vistasks.system.devices import pick_device
 from vistasks.training.state import seed_draws
 from vistasks.types import Batch, ClassNames

@@ -22,11 +22,11 @@ from vistasks.datasets import Dataset
 from vistasks.loading.batching import to_device
 from vistasks.loading.loader import Batches, EpochOrder
 from vistasks.losses.processes import together
-from vistasks.system.devices import agreed, build_fabric, plain_words
 from vistasks.training import run_folder
 from vistasks.training.announce import announce
 from vistasks.training.debug_batch import save_debug_batch
 from vistasks.training.ema import AveragedWeights
+from vistasks.training.fabric import agreed, build_fabric, plain_words
 from vistasks.training.guards import GradientWatch, LoaderWatch, NotFinite, gradient_norm, refuse_non_finite
 from vistasks.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from vistasks.training.out_of_memory import advice, ran_out

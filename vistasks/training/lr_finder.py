@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistasks.build import build_dataset, build_loader, build_model, build_pipeline
+from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.config import Config
 from vistasks.loading.batching import to_device
 from vistasks.loading.loader import Batches, EpochOrder
+from vistasks.models.building import build_model
 from vistasks.system.atomic import replacing
-from vistasks.system.devices import build_fabric
+from vistasks.training.fabric import build_fabric
 from vistasks.training.optimization import build_optimizer, set_learning_rate
 from vistasks.types import Batch
 

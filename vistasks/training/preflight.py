@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from vistasks.build import build_augment, build_dataset, build_model, build_pipeline, build_sampling
+from vistasks.build import build_augment, build_dataset, build_pipeline, build_sampling
 from vistasks.checkpoint import Checkpoint
 from vistasks.config import Config
 from vistasks.datasets import Dataset
@@ -25,9 +25,10 @@ from vistasks.datasets.problems import DataFaults, listed
 from vistasks.loading.class_weights import resolved_config, taken_over
 from vistasks.loading.loader import EpochOrder, Pipeline
 from vistasks.models import MultiTaskModel
-from vistasks.system.devices import build_fabric
+from vistasks.models.building import build_model
 from vistasks.system.machine import available_memory, free_disk, gigabytes
 from vistasks.training import run_folder
+from vistasks.training.fabric import build_fabric
 from vistasks.training.trial import OUT_OF_MEMORY, Trial, load_batch, try_batch
 from vistasks.training.validation import check_monitor
 

@@ -10,15 +10,15 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-import vistasks
 from vistasks.checkpoint import Checkpoint, read_checkpoint, state_of
 from vistasks.config import Config, to_yaml
+from vistasks.config.files import flat
 from vistasks.loading.class_weights import taken_over
 from vistasks.system.atomic import remove_leftovers, write_text
+from vistasks.system.version import VERSION
 from vistasks.training.state import Progress
 from vistasks.types import ClassNames
 
@@ -159,14 +159,6 @@ def changed_values(before: Config, now: Config) -> list[str]:
     ]
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def start(folder: Path, config: Config, device: torch.device) -> None:
     """Makes the folder, with config.yaml and environment.json, and without what a killed process was
     writing.
@@ -175,7 +167,7 @@ def start(folder: Path, config: Config, device: torch.device) -> None:
     remove_leftovers(folder)
     write_text(folder / "config.yaml", to_yaml(config))
     environment = {
-        "vistasks": vistasks.__version__,
+        "vistasks": VERSION,
         "python": sys.version,
         "torch": torch.__version__,
         "platform": platform.platform(),

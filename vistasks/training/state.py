@@ -16,8 +16,9 @@ import torch
 from lightning_fabric.plugins import Precision
 from torch import Tensor
 
-from vistasks.checkpoint import Checkpoint, restore
+from vistasks.checkpoint import Checkpoint
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import restore
 from vistasks.training.ema import AveragedWeights
 from vistasks.training.optimization import optimizer_tensors, restore_optimizer
 

@@ -23,7 +23,7 @@ from tests.tiny_data import (
     write_voc,
 )
 from vistasks.benchmarks import audit as planted_faults
-from vistasks.build import build_dataset, build_model
+from vistasks.build import build_dataset
 from vistasks.checkpoint import save_checkpoint
 from vistasks.cli import main
 from vistasks.config import Config, parse_config
@@ -33,6 +33,7 @@ from vistasks.evaluation.audit.evidence import Witness
 from vistasks.evaluation.audit.findings import FAULTS, MISSING, SPURIOUS, WRONG, Finding, judge_all
 from vistasks.evaluation.audit.places import DETECTED, LABELLED, PictureEvidence, Places, vocabulary
 from vistasks.loading.batching import collate
+from vistasks.models.building import build_model
 from vistasks.types import ClassNames, Detections, Labelled, Sample
 
 JOINT = ("detection", "segmentation")

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from tests.inference.video.clips import numbered
+from vistasks.inference.backend import Backend
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 NAMES = ClassNames(("box",), ("background", "box"))
 
 
-class CheapBackend:
+class CheapBackend(Backend):
     """Finds one box whose place, score and class map follow the picture's brightness."""
 
     def __init__(self) -> None:
-        self.classes, self.model = NAMES, self
+        self.classes = NAMES
         self.proposed: list[int] = []
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
@@ -31,7 +33,7 @@ class CheapBackend:
     ) -> list[np.ndarray]:
         return list(images)
 
-    def predict(self, batch: list[np.ndarray]) -> list[Prediction]:
+    def predict(self, batch: list[np.ndarray], *, rows: Any = None, regions: Any = None) -> list[Prediction]:
         return [self._one(image) for image in batch]
 
     def _one(self, image: np.ndarray) -> Prediction:

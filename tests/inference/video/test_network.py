@@ -9,19 +9,23 @@ import numpy as np
 import pytest
 
 from tests.inference.video.cheap import NAMES
-from vistasks.inference.predictor import Picture, Predictor
+from vistasks.inference.backend import Backend
+from vistasks.inference.prediction import Picture
+from vistasks.inference.predictor import Predictor
 from vistasks.inference.video.network import Network, Shot, connected_parts
 from vistasks.inference.video.options import InferOptions
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 
-class Asked:
+class Asked(Backend):
     """Its class map is 1 in the rows up to the picture's value; it detects each region that it is given."""
 
     def __init__(self, classes: ClassNames = NAMES) -> None:
-        self.classes, self.model = classes, self
+        self.classes = classes
         self.proposed: list[int] = []
         self.rows: list[Mapping[str, Sequence[int]]] = []
+
+    selects = True
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         value = int(image[0, 0, 0])

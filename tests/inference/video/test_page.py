@@ -13,7 +13,7 @@ import pytest
 
 from tests.inference.video.browser import Browser
 from vistasks.drawing.palette import model_colours
-from vistasks.inference.predictor import PicturePrediction
+from vistasks.inference.prediction import PicturePrediction
 from vistasks.inference.video.publishing import without
 from vistasks.inference.video.serve import PageServer
 from vistasks.inference.video.tracking import Line, VideoTracker

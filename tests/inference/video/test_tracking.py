@@ -11,7 +11,8 @@ from tests.fake_model import Backend
 from tests.inference.video.clips import write_numbered
 from vistasks.drawing.palette import class_colours
 from vistasks.inference.images import infer
-from vistasks.inference.predictor import PicturePrediction, Predictor
+from vistasks.inference.prediction import PicturePrediction
+from vistasks.inference.predictor import Predictor
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.publishing import without
 from vistasks.inference.video.tracking import ByteTrack, Line, LineCounter, VideoTracker, parse_line

@@ -2,6 +2,7 @@
 -> json and page.
 """
 
-from vistasks.evaluation.audit.audit import Audit, audit
+from vistasks.evaluation.audit.audit import audit
+from vistasks.evaluation.audit.result import Audit
 
 __all__ = ["Audit", "audit"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,33 +12,15 @@ from vistasks.config import Config
 from vistasks.datasets import Dataset
 from vistasks.evaluation.audit.evidence import Witness
 from vistasks.evaluation.audit.export import coco
-from vistasks.evaluation.audit.findings import Judgement, judge_all
+from vistasks.evaluation.audit.findings import judge_all
 from vistasks.evaluation.audit.page import audit_page
 from vistasks.evaluation.audit.pictures import Crops
 from vistasks.evaluation.audit.places import PictureEvidence, Vocabulary, vocabulary
+from vistasks.evaluation.audit.result import Audit
 from vistasks.inference.loaded import LoadedModel, load_model
 from vistasks.loading.batching import to_device
 from vistasks.loading.loader import Pipeline
 from vistasks.system.atomic import write_text
-
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        judgement: the ranked lists.
-        notes: what could not be checked, and why; one line each.
-        pictures: how many were looked at.
-        labels: how many labels were judged.
-        words: the classes.
-    """
-
-    judgement: Judgement
-    notes: list[str]
-    pictures: int
-    labels: int
-    words: Vocabulary
 
 
 def audit(

@@ -13,7 +13,7 @@ from vistasks.evaluation.audit.findings import Finding
 from vistasks.evaluation.audit.places import PictureEvidence
 
 if TYPE_CHECKING:
-    from vistasks.evaluation.audit.audit import Audit
+    from vistasks.evaluation.audit.result import Audit
 
 USUAL = ("labels", "score", "share_of_the_box", "iou")
 

@@ -13,7 +13,7 @@ from vistasks.evaluation.audit.findings import DISAGREEMENT, FAULTS, Finding
 from vistasks.evaluation.reports.page import document, number, table
 
 if TYPE_CHECKING:
-    from vistasks.evaluation.audit.audit import Audit
+    from vistasks.evaluation.audit.result import Audit
 
 FRAMES = 40  # rows of the table of pictures
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vistasks.inference.predictor import Picture, PicturePrediction, Predictor
+from vistasks.inference.image_predictor import ImagePredictor
+from vistasks.inference.prediction import Picture, PicturePrediction
 from vistasks.inference.video.options import InferOptions
 from vistasks.proposals.methods import clipped
 from vistasks.types import Prediction, SegmentationMap
@@ -68,7 +68,7 @@ class Network:
         ValueError: ``proposals="segmentation"`` or ``segment_every`` with a model that has no such head.
     """
 
-    def __init__(self, predictor: Predictor, options: InferOptions, *, period: int) -> None:
+    def __init__(self, predictor: ImagePredictor, options: InferOptions, *, period: int) -> None:
         self.predictor, self.options, self.period = predictor, options, period
         classes, self._detects = predictor.classes, "detect" in predictor.tasks
         self._from_map = options.proposals == "segmentation" and self._detects
@@ -78,7 +78,7 @@ class Network:
             )
         self._maps = "segment" in predictor.tasks or self._from_map
         self.computes_proposals = self._detects and not self._from_map
-        self._selects = "rows" in inspect.signature(predictor.backend.model.predict).parameters
+        self._selects = predictor.backend.selects
         if not self._selects and (self._from_map or options.segment_every > 1 or options.propose_every > 1):
             raise ValueError(
                 "this model spares no work between frames: leave out --proposals, --propose-every, --segment-every"
@@ -89,7 +89,7 @@ class Network:
         self._map: SegmentationMap | None = None
 
     @staticmethod
-    def multiple(predictor: Predictor, options: InferOptions) -> int:
+    def multiple(predictor: ImagePredictor, options: InferOptions) -> int:
         """Batches, proposals and class maps all begin anew at frames whose number divides by this."""
         return math.lcm(predictor.batch_size, options.propose_every, options.segment_every)
 
@@ -105,7 +105,7 @@ class Network:
         once.
         """
         if shot.proposes and self.computes_proposals:
-            shot.proposals = self.predictor.backend.propose(shot.picture.image)
+            shot.proposals = self.predictor.propose(shot.picture.image)
 
     def batch(self, shots: Sequence[Shot]) -> Any:
         """The network's batch; called in order."""
@@ -124,9 +124,9 @@ class Network:
         """Fills in the predictions of a batch; called in order."""
         if shots[0].number % self.period == 0:
             self._extra = self._extra[:0]
-        model: Any = self.predictor.backend.model
+        backend = self.predictor.backend
         if not self._selects:
-            found = model.predict(batch)
+            found = backend.predict(batch)
         else:
             rows = {
                 "segmentation": [i for i, shot in enumerate(shots) if shot.segments] if self._maps else [],
@@ -137,7 +137,7 @@ class Network:
                 if self._from_map or self.options.propose_every > 1
                 else None
             )
-            found = model.predict(batch, rows=rows, regions=regions)
+            found = backend.predict(batch, rows=rows, regions=regions)
         for shot, prediction in zip(shots, found, strict=True):
             self._answer(shot, prediction)
 

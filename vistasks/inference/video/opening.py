@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from vistasks.drawing.palette import model_colours
-from vistasks.inference.predictor import Predictor
+from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.sources import is_live, is_video
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.protocols import FrameSource, Publisher, Tracker
@@ -40,7 +40,7 @@ def _say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def build_tracker(options: InferOptions, source: FrameSource, predictor: Predictor) -> Tracker | None:
+def build_tracker(options: InferOptions, source: FrameSource, predictor: ImagePredictor) -> Tracker | None:
     """The tracker that the options ask for.
 
     Raises a ``ValueError`` where there is nothing to track, or a line is none.
@@ -60,7 +60,9 @@ def build_tracker(options: InferOptions, source: FrameSource, predictor: Predict
     )
 
 
-def build_publishers(options: InferOptions, source: FrameSource, predictor: Predictor) -> list[Publisher]:
+def build_publishers(
+    options: InferOptions, source: FrameSource, predictor: ImagePredictor
+) -> list[Publisher]:
     """What shows the frames while they are made; the caller closes them.
 
     Raises a ``ValueError`` where the port is taken, or where there is no display.

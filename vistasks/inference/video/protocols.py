@@ -13,19 +13,7 @@ import numpy as np
 from vistasks.inference.video.reader import Frame
 
 if TYPE_CHECKING:
-    from vistasks.inference.predictor import PicturePrediction
-
-
-class Overlay(Protocol):
-    """What is drawn over a frame's boxes; a snapshot: what it draws never changes after it was made."""
-
-    def __call__(self, canvas: np.ndarray) -> None:
-        """Draws onto a picture (H, W, 3) uint8 RGB in place."""
-        ...
-
-    def without(self, hidden: Collection[str]) -> Overlay:
-        """The same without what belongs to these classes."""
-        ...
+    from vistasks.inference.prediction import PicturePrediction
 
 
 class FrameSource(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vistasks.inference.predictor import PicturePrediction
+from vistasks.inference.prediction import PicturePrediction
 from vistasks.inference.video.network import Shot
 from vistasks.inference.video.protocols import FrameSource, Publisher
 from vistasks.inference.video.report import VideoReport

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from vistasks.inference.predictor import Predictor
+from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.video.network import Network, Shot
 from vistasks.inference.video.opening import build_publishers, build_tracker
 from vistasks.inference.video.options import InferOptions
@@ -23,7 +23,7 @@ from vistasks.inference.video.writing import FrameResults
 
 
 def infer_frames(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     source: FrameSource,
     output: Path,
     options: InferOptions,
@@ -67,7 +67,7 @@ def infer_frames(
 
 
 def watch_frames(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     source: FrameSource,
     options: InferOptions,
     *,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vistasks.inference.predictor import Picture
+from vistasks.inference.prediction import Picture
 from vistasks.inference.video.network import Network, Shot
 from vistasks.inference.video.pipeline import Stage
 from vistasks.inference.video.protocols import FrameSource, Tracker

@@ -14,11 +14,12 @@ from vistasks.inference.video.protocols import FrameSource
 from vistasks.inference.video.stages import Shots, predicting_stages
 
 if TYPE_CHECKING:
-    from vistasks.inference.predictor import PicturePrediction, Predictor
+    from vistasks.inference.image_predictor import ImagePredictor
+    from vistasks.inference.prediction import PicturePrediction
 
 
 def stream_frames(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     source: str | Path,
     options: InferOptions = InferOptions(),  # noqa: B008 - frozen
 ) -> Iterator[PicturePrediction] | None:
@@ -31,7 +32,7 @@ def stream_frames(
 
 
 def _predictions(
-    predictor: Predictor, source: FrameSource, options: InferOptions
+    predictor: ImagePredictor, source: FrameSource, options: InferOptions
 ) -> Iterator[PicturePrediction]:
     network = Network(predictor, options, period=Network.multiple(predictor, options))
     stages = predicting_stages(network, threads=options.threads)

@@ -19,8 +19,7 @@ from vistasks.drawing.palette import Colour, model_colours
 from vistasks.types import ClassNames, Detections
 
 if TYPE_CHECKING:
-    from vistasks.inference.predictor import PicturePrediction
-    from vistasks.inference.video.protocols import Overlay
+    from vistasks.inference.prediction import Overlay, PicturePrediction
 
 _KEEP_SECONDS = 1.0  # an object that is not detected for so long is forgotten ...
 _KEEP_FRAMES = 5  # ... unless frames come more slowly than this many a second

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vistasks.inference.predictor import PicturePrediction, Predictor
+from vistasks.inference.image_predictor import ImagePredictor
+from vistasks.inference.prediction import PicturePrediction
 from vistasks.inference.results import CSV_COLUMNS, csv_rows, frame_facts, write_mask
 from vistasks.inference.video.joining import join_videos
 from vistasks.inference.video.network import Shot
@@ -59,7 +60,7 @@ class FrameResults:
         self,
         output: Path,
         source: FrameSource,
-        predictor: Predictor,
+        predictor: ImagePredictor,
         options: InferOptions,
         *,
         period: int,
@@ -282,13 +283,13 @@ class FrameResults:
 
 
 def _described(
-    source: FrameSource, predictor: Predictor, options: InferOptions, period: int
+    source: FrameSource, predictor: ImagePredictor, options: InferOptions, period: int
 ) -> dict[str, Any]:
     """What the results depend on; a resumed run must have the same."""
     chosen = {name: value for name, value in asdict(options).items() if name not in WITHOUT_INFLUENCE}
     return {
         "source": _file_facts(Path(source.where)),
-        "weights": [_file_facts(path) for path in getattr(predictor.backend, "paths", [])],
+        "weights": [_file_facts(path) for path in predictor.backend.paths],
         "--tasks": list(predictor.tasks),
         "--score": predictor.score,
         "--batch": predictor.batch_size,

@@ -11,8 +11,8 @@ import pytest
 from tests.tiny_data import config_values, voc_data, write_voc
 from vistasks.cli import main
 from vistasks.config import parse_config, to_yaml
-from vistasks.evaluation.studies import ablation
-from vistasks.evaluation.studies.ablation import BASE, read_changes, rows, study_ablation
+from vistasks.studies import ablation
+from vistasks.studies.ablation import BASE, read_changes, rows, study_ablation
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vistasks.config import apply_override, parse_config, read_yaml
-from vistasks.evaluation.studies.joint_part import run_part
-from vistasks.evaluation.studies.tables import markdown, print_rows
+from vistasks.studies.joint_part import run_part
+from vistasks.studies.tables import markdown, print_rows
 from vistasks.system.atomic import write_text
 from vistasks.system.isolation import in_own_process
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from tests.tiny_data import DETECTION, config_values, mask_data, voc_data
-from vistasks.build import build_model
 from vistasks.checkpoint import save_checkpoint
 from vistasks.config import parse_config
-from vistasks.proposals.trained import ClassMapProposals, LearnedProposals, Union, map_boxes, together
+from vistasks.models.building import build_model
+from vistasks.models.trained_proposals import ClassMapProposals, LearnedProposals, map_boxes
+from vistasks.proposals.union import Union, together
 from vistasks.types import ClassNames, Sample
 
 CLASSES = ClassNames(("red", "blue"), ("background", "red", "blue"))

@@ -15,9 +15,9 @@ from tests.models.test_multitask import model
 from tests.tiny_data import config_values, voc_data, write_voc
 from vistasks.cli import main
 from vistasks.config import Config, parse_config, to_yaml
-from vistasks.evaluation.studies import joint
-from vistasks.evaluation.studies.gradients import gradient_conflict
-from vistasks.evaluation.studies.joint_part import PARTS, part_config, time_steps
+from vistasks.studies import joint
+from vistasks.studies.gradients import gradient_conflict
+from vistasks.studies.joint_part import PARTS, part_config, time_steps
 
 JOINT = ("detection", "segmentation")
 

@@ -1,23 +1,24 @@
-"""Proposals of trained models: of a region proposal network, and of a segmentation head's class map; and
-unions of methods.
-"""
+"""Proposals of trained models: a region proposal network's boxes, and boxes around a class map's parts."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
+import torch
 
-from vistasks.proposals.methods import ProposalMethod, clipped
+from vistasks.checkpoint import read_checkpoint
+from vistasks.heads.region_classifier import RegionClassifier
+from vistasks.heads.segmentation import SegmentationHead
+from vistasks.models.trained import TrainedModel
+from vistasks.proposals.methods import clipped
 from vistasks.registry import PROPOSALS
 from vistasks.types import IGNORE_INDEX, Sample
-
-if TYPE_CHECKING:
-    from vistasks.inference.loaded import LoadedModel
 
 
 @PROPOSALS.register("rpn")
@@ -35,23 +36,22 @@ class LearnedProposals:
 
     def __init__(self, weights: str | None = None, *, max_boxes: int | None = 1000) -> None:
         self.max_boxes = max_boxes
-        self.trained = _Trained(weights, "detection") if weights else None
+        self.trained = _Trained(weights, RegionClassifier) if weights else None
+        self.within_detector = self.trained is None
         self.key: str | None = (
             f"rpn-1 {self.trained.digest} max_boxes={max_boxes}" if self.trained else "rpn of the detector"
         )
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, best first."""
-        import torch
-
         if self.trained is None:
             return np.zeros((0, 4), dtype=np.float32)
         loaded = self.trained.model()
-        head: Any = loaded.model.heads["detection"]
+        head: Any = loaded.model.head_of(RegionClassifier)
         if head.rpn is None:
             raise ValueError(f"proposals.method.weights: the detector of {loaded.path} has no rpn")
         with torch.inference_mode():
-            batch = loaded.make_batch([sample.image], [np.zeros((0, 4), dtype=np.float32)])
+            batch = loaded.batch([replace(sample, proposals=None)])
             found = head.proposals(loaded.model.features(batch), batch)[0].cpu().numpy()
         (height, width), (scaled_height, scaled_width) = sample.size, batch.sizes[0]
         back = np.array([width / scaled_width, height / scaled_height] * 2)
@@ -73,6 +73,8 @@ class ClassMapProposals:
         max_boxes: the largest.
     """
 
+    within_detector = False
+
     def __init__(
         self,
         weights: str,
@@ -90,14 +92,12 @@ class ClassMapProposals:
             leave_out,
             max_boxes,
         )
-        self.trained = _Trained(weights, "segmentation")
+        self.trained = _Trained(weights, SegmentationHead)
         options = f"erosions={erosions} min_area={min_area} leave_out={leave_out} max_boxes={max_boxes}"
         self.key: str | None = f"class_map-1 {self.trained.digest} {options}"
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, the largest first."""
-        import torch
-
         loaded = self.trained.model()
         names = loaded.classes.segmentation
         unknown = sorted(set(self.leave_out) - set(names) - {"background"})
@@ -106,10 +106,9 @@ class ClassMapProposals:
                 f"class_map: leave_out names {', '.join(unknown)}; the classes are {', '.join(names)}"
             )
         with torch.inference_mode():
-            batch = loaded.make_batch([sample.image], None)
-            found = loaded.model.heads["segmentation"].predict(
-                loaded.model.features(batch), batch, loaded.model.encode
-            )[0]
+            batch = loaded.batch([sample])
+            head: Any = loaded.model.head_of(SegmentationHead)
+            found = head.predict(loaded.model.features(batch), batch, loaded.model.encode)[0]
         ids = [label for label, name in enumerate(names) if name not in self.leave_out]
         return map_boxes(found.labels, ids, erosions=self.erosions, min_area=self.min_area)[: self.max_boxes]
 
@@ -139,68 +138,26 @@ def map_boxes(
     return cast(np.ndarray, found[np.sort(once)])
 
 
-@PROPOSALS.register("union")
-class Union:
-    """The boxes of several methods, in their order; a box that an earlier one has gives is left out.
-
-    Args:
-        methods: each with its ``name`` and options, as ``proposals.method`` has them.
-    """
-
-    def __init__(self, methods: list[dict[str, Any]]) -> None:
-        if not methods:
-            raise ValueError("union: methods names none")
-        self.members: list[ProposalMethod] = [
-            PROPOSALS.build(cast(Mapping[str, Any], options), where=f"proposals.method.methods[{index}]")
-            for index, options in enumerate(methods)
-        ]
-        keys = [member.key for member in self.members]
-        self.key: str | None = None if None in keys else f"union-1 {' + '.join(map(str, keys))}"
-
-    def __call__(self, sample: Sample) -> np.ndarray:
-        """(P, 4) float32 boxes."""
-        return together([member(sample) for member in self.members])
-
-
-def together(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Several (P, 4) as one, each box once, in their order."""
-    boxes = np.concatenate([np.zeros((0, 4), dtype=np.float32), *parts])
-    _, once = np.unique(boxes, axis=0, return_index=True)
-    return boxes[np.sort(once)]
-
-
-def within_the_model(method: object) -> bool:
-    """Whether (a part of) the boxes is only found in the detector, so that the method alone does not have
-    them.
-    """
-    if isinstance(method, Union):
-        return any(within_the_model(member) for member in method.members)
-    return isinstance(method, LearnedProposals) and method.trained is None
-
-
 class _Trained:
     """A checkpoint that is read when first needed, in the process that needs it."""
 
-    def __init__(self, weights: str, task: str) -> None:
+    def __init__(self, weights: str, kind: type) -> None:
         path = Path(weights)
-        self.weights, self.task = weights, task
+        self.weights, self.kind = weights, kind
         file = path / "best.safetensors" if path.is_dir() else path
         if not file.is_file():
             raise ValueError(
                 f"{weights}: there is no such checkpoint; expected a .safetensors file or a run folder with one"
             )
         self.digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        self._loaded: LoadedModel | None = None
+        self._loaded: TrainedModel | None = None
 
-    def model(self) -> LoadedModel:
-        from vistasks.inference.loaded import (
-            load_model,
-        )  # which builds proposals itself: the room knows models only here
-
+    def model(self) -> TrainedModel:
         if self._loaded is None:
-            self._loaded = load_model(self.weights, "cpu")
-            if self.task not in self._loaded.model.heads:
-                raise ValueError(f"{self.weights}: this model has no {self.task} head to take proposals from")
+            self._loaded = TrainedModel(read_checkpoint(self.weights))
+            if self._loaded.model.head_of(self.kind) is None:
+                task = self.kind.task
+                raise ValueError(f"{self.weights}: this model has no {task} head to take proposals from")
         return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:

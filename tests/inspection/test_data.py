@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vistasks.config import Config, parse_config
-from vistasks.datasets import commands as data_commands
-from vistasks.datasets.commands import check_command, prepare_command, show_command
+from vistasks.inspection import data as data_commands
+from vistasks.inspection.data import check_command, prepare_command, show_command
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 
 from vistasks.build import build_dataset, build_proposals
 from vistasks.config import Config
-from vistasks.evaluation.studies.joint_part import PARTS, part_config, run_part, time_steps
-from vistasks.evaluation.studies.tables import markdown, print_rows
 from vistasks.proposals.commands import compute_command
+from vistasks.studies.joint_part import PARTS, part_config, run_part, time_steps
+from vistasks.studies.tables import markdown, print_rows
 from vistasks.system.atomic import write_text
 from vistasks.system.isolation import Work, in_own_process
 

@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from vistasks.build import build_dataset, build_loader, build_model, build_pipeline, build_proposals
-from vistasks.checkpoint import read_checkpoint, restore
+from vistasks.build import build_dataset, build_loader, build_pipeline, build_proposals
+from vistasks.checkpoint import read_checkpoint
 from vistasks.config import Config, parse_config
 from vistasks.datasets import Dataset
 from vistasks.evaluation.loop import HEADLINE
-from vistasks.evaluation.studies.gradients import gradient_conflict
 from vistasks.inference.loaded import load_model
 from vistasks.loading.batching import to_device
 from vistasks.loading.class_weights import resolved_config
 from vistasks.models import MultiTaskModel
+from vistasks.models.building import build_model, restore
+from vistasks.studies.gradients import gradient_conflict
 from vistasks.system.atomic import write_text
 from vistasks.system.devices import pick_device
 from vistasks.system.memory import peak_bytes
