@@ -59,7 +59,7 @@ class MultiTaskModel(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
-    def head_of(self, kind: type) -> Head | None:
+    def head_of(self, kind: type[Any]) -> Head | None:
         """The head of a kind, such as `vistasks.heads.region_classifier.RegionClassifier`, or None."""
         return next((head for head in self.heads.values() if isinstance(head, kind)), None)
 

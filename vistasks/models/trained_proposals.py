@@ -141,7 +141,7 @@ def map_boxes(
 class _Trained:
     """A checkpoint that is read when first needed, in the process that needs it."""
 
-    def __init__(self, weights: str, kind: type) -> None:
+    def __init__(self, weights: str, kind: type[Any]) -> None:
         path = Path(weights)
         self.weights, self.kind = weights, kind
         file = path / "best.safetensors" if path.is_dir() else path
