@@ -77,13 +77,17 @@ def build_dataset(config: Config, part: str, classes: ClassNames | None = None) 
 
 
 def _with_policies(options: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """The reader's ``tasks`` follow the model's heads and its ``on_error`` the data section, unless its
-    options say otherwise.
+    """The reader's ``tasks`` follow the model's heads, its ``on_error`` and ``max_pixels`` the data section,
+    unless its options say otherwise.
     """
     name = options.get("format")
     if not isinstance(name, str) or name not in DATASETS:  # the registry says so
         return dict(options)
-    common = {"tasks": [TASK_WORDS[task] for task in config.model.heads], "on_error": config.data.on_error}
+    common = {
+        "tasks": [TASK_WORDS[task] for task in config.model.heads],
+        "on_error": config.data.on_error,
+        "max_pixels": config.data.max_pixels,
+    }
     taken = inspect.signature(DATASETS[name]).parameters
     return {**{option: value for option, value in common.items() if option in taken}, **options}
 
@@ -96,15 +100,21 @@ def build_pipeline(config: Config, dataset: Dataset, *, training: bool, scaled: 
     """
     propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
     augmented = training and config.train.overfit_batches is None
-    source: PictureSource = WholeFiles()
+    source: PictureSource = WholeFiles(config.data.max_pixels)
     if training and config.data.decode == "reduced":
         if propose is not None and propose.key is not None:
             raise ValueError(
                 f"data.decode=reduced: {config.proposals.method['name']} would look at smaller pictures in training than when it "
                 "predicts; use data.decode=full (data.cache keeps decoded pictures), or proposals that do not look at pixels"
             )
-        source = ReducedFiles(min_side=config.input.min_side, max_side=config.input.max_side)
-    sizes = picture_sizes(dataset) if config.data.cache or not isinstance(source, WholeFiles) else []
+        source = ReducedFiles(
+            min_side=config.input.min_side,
+            max_side=config.input.max_side,
+            max_pixels=config.data.max_pixels,
+        )
+    sizes = []
+    if config.data.cache or not isinstance(source, WholeFiles):
+        sizes = picture_sizes(dataset, max_pixels=config.data.max_pixels)
     if config.data.cache == "ram":
         source = RamCache(source, dataset.paths, sizes)
     elif config.data.cache == "disk":

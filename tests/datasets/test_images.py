@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vistasks.datasets.images import image_size, read_colour_mask, read_image, read_index_mask
 
@@ -164,11 +166,85 @@ def test_empty_other_and_missing_files(tmp_path: Path) -> None:
             read(tmp_path / "gone.jpg")
 
 
-def test_too_large_to_be_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(picture(40, 40)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
-    with pytest.raises(ValueError, match=r"bomb\.png: too large an image"):
-        read_image(tmp_path / "bomb.png")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "tif", "webp", "ppm"])
+def test_the_limit_of_pixels_is_ours_and_counts_before_decoding(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"bomb.{suffix}"
+    Image.fromarray(picture(40, 50)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own, and lower: it is not asked
+    assert read_image(path, max_pixels=2000).shape == (40, 50, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    for read in (read_image, image_size):
+        with pytest.raises(
+            ValueError, match=rf"bomb\.{suffix}: 50x40 pixels .*data\.max_pixels=2000 .*--max-pixels"
+        ):
+            read(path, max_pixels=1999)
+
+
+def test_a_few_bytes_that_claim_169_million_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "small.jpg"
+    Image.new("L", (16, 16)).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = (13_000).to_bytes(2, "big") * 2
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"small\.jpg: 13000x13000 pixels are more than max_pixels, 80,000,000"
+    ):
+        read_image(path)
+
+
+def test_a_jpeg_of_a_thousand_passes(tmp_path: Path) -> None:
+    path = tmp_path / "slow.jpg"
+    Image.fromarray(picture(64, 64)).save(path, progressive=True)
+    content = path.read_bytes()
+    read_image(path)
+    last = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:last] + content[last:-2] * 1000 + content[-2:])
+    with pytest.raises(ValueError, match=r"slow\.jpg: a JPEG in 10\d\d passes"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, image_size, read_index_mask, read_colour_mask])
+def test_postscript_starts_no_program_whatever_its_name(
+    tmp_path: Path, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(out) (w) file\n%%EOF\n")
+    Image.init()
+    assert "EPS" in Image.OPEN  # Pillow knows it
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(ValueError, match=r"photo\.jpg: not a readable image"):
+        read(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, MemoryError, AssertionError])
+def test_whatever_a_decoder_raises_is_damage_of_the_file(
+    tmp_path: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+
+    def load(self: ImageFile.ImageFile) -> None:
+        raise error("within the decoder")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(
+        ValueError, match=rf"a\.png: not a readable image.*{error.__name__}: within the decoder"
+    ):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_mask_of_another_size_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(picture()[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(picture()).save(tmp_path / "rgb.png")
+    assert read_index_mask(tmp_path / "grey.png", (6, 9)).shape == (6, 9)
+    assert read_colour_mask(tmp_path / "rgb.png", (6, 9)).shape == (6, 9, 3)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    for name, read in (("grey.png", read_index_mask), ("rgb.png", read_colour_mask)):
+        with pytest.raises(ValueError, match=rf"{name}: the mask is 9x6 pixels, but its image is 6x9"):
+            read(tmp_path / name, (9, 6))
 
 
 def test_float_and_wide_integer_pixels_are_refused(tmp_path: Path) -> None:

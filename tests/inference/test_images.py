@@ -12,9 +12,11 @@ from pycocotools.coco import COCO
 
 from tests.fake_model import CLASSES, Backend, save_picture
 from tests.paths import shared
+from vistasks.datasets.images import read_image
 from vistasks.drawing.palette import model_colours
 from vistasks.inference.images import infer, output_names, print_summary
 from vistasks.inference.predictor import Predictor
+from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.reader import VideoReader
 from vistasks.inference.video.sinks import VideoWriter
 from vistasks.types import ClassNames, Prediction
@@ -83,6 +85,21 @@ def test_a_bad_picture_is_named_and_counted(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "out" / "bad.jpg").exists()
     with pytest.raises(ValueError, match=r"bad\.jpg"):
         infer(Predictor(Backend()), str(tmp_path / "in"), tmp_path / "out", on_error="raise", progress=False)
+
+
+def test_pictures_over_the_limit_are_skipped_and_counted(tmp_path: Path) -> None:
+    save_picture(tmp_path / "in" / "a.jpg")
+    height, width = read_image(tmp_path / "in" / "a.jpg").shape[:2]
+    for limit, failures in ((height * width, 0), (height * width - 1, 1)):
+        summary = infer(
+            Predictor(Backend()),
+            tmp_path / "in",
+            tmp_path / f"out{failures}",
+            options=InferOptions(max_pixels=limit, progress=False),
+        )
+        assert len(summary.failures) == failures and summary.pictures == 1 - failures
+    with pytest.raises(ValueError, match=r"a\.jpg: .*--max-pixels"):
+        Predictor(Backend(), max_pixels=10).predict(tmp_path / "in" / "a.jpg")
 
 
 def test_results_survive_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

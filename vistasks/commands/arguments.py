@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vistasks.system.limits import MAX_PIXELS
+
 if TYPE_CHECKING:
     from vistasks.heads.test_time import TestTime
     from vistasks.ops.box_fusion import BoxFusion
@@ -42,6 +44,16 @@ def weights_argument(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         help="a checkpoint (.safetensors) or a run folder; several answer together, boxes fused and class maps averaged",
+    )
+
+
+def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"larger pictures and frames are not decoded ({MAX_PIXELS:,})",
     )
 
 

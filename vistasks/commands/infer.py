@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vistasks.commands.arguments import (
     box_fusion,
     given_votes,
+    max_pixels_argument,
     test_time,
     test_time_arguments,
     votes_argument,
@@ -46,6 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture"
     )
+    max_pixels_argument(parser)
     test_time_arguments(parser)
     _add_speed(parser.add_argument_group("speed"))
     _add_video(parser.add_argument_group("video"))
@@ -159,6 +161,7 @@ def _infer(parsed: argparse.Namespace) -> int:
         batch_size=parsed.batch_size,
         fusion=box_fusion(parsed),
         votes=given_votes(parsed),
+        max_pixels=parsed.max_pixels,
     )
     averaged = test_time(parsed)
     if averaged is not None:

@@ -6,12 +6,15 @@ import argparse
 import re
 from pathlib import Path
 
+from vistasks.commands.arguments import max_pixels_argument
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
     )
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    max_pixels_argument(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="where the pictures go")
     parser.add_argument(
         "--detection", type=int, default=0, metavar="N", help="which detection; 0, the default: the best"
@@ -42,7 +45,7 @@ def _inspect(parsed: argparse.Namespace) -> int:
     output = Path(parsed.output)
     facts = inspect(
         load_model(parsed.weights, parsed.device),
-        read_image(parsed.image),
+        read_image(parsed.image, max_pixels=parsed.max_pixels),
         output,
         path=parsed.image,
         detection=parsed.detection,

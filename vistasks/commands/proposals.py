@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vistasks.commands.arguments import add_action, config_arguments
+from vistasks.commands.arguments import add_action, config_arguments, max_pixels_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     stages = add_action(actions, "stages", "draw what selective search does with a picture, stage by stage")
     stages.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    max_pixels_argument(stages)
     stages.add_argument(
         "--output", default="out/stages.png", metavar="FILE", help="png or jpg (default: out/stages.png)"
     )
@@ -59,7 +60,9 @@ def _stages(parsed: argparse.Namespace) -> int:
     from vistasks.datasets.images import read_image
     from vistasks.proposals.stages import stages_command
 
-    return stages_command(read_image(parsed.image), parsed.mode, Path(parsed.output))
+    return stages_command(
+        read_image(parsed.image, max_pixels=parsed.max_pixels), parsed.mode, Path(parsed.output)
+    )
 
 
 def _proposals_clear(parsed: argparse.Namespace) -> int:

@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from vistasks.system.limits import MAX_PIXELS
+
 Options = dict[str, Any]
 Engine = Literal["hotcoco", "pycocotools"]
 
@@ -65,6 +67,9 @@ class DataConfig(Section):
     )
     on_error: Literal["raise", "skip"] = Field(
         default="raise", description="skip: damaged pictures are left out and listed"
+    )
+    max_pixels: PositiveInt = Field(
+        default=MAX_PIXELS, description="a picture with more is not decoded but taken for damaged"
     )
     decode: Literal["full", "reduced"] = Field(
         default="full", description="reduced: JPEGs for training at the size needed"

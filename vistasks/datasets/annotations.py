@@ -120,6 +120,15 @@ def _box_areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
+def check_size(path: str, size: tuple[int, int], found: Annotation) -> None:
+    """A ``ValueError`` where the image of ``size`` (height, width) has another size than announced."""
+    if found.size is not None and found.size != size:
+        raise ValueError(
+            f"{path}: the image is {size[1]}x{size[0]} pixels, but its annotation says {found.size[1]}x{found.size[0]}; "
+            "the boxes would lie in the wrong places: correct the annotation or the file"
+        )
+
+
 def make_sample(
     image_id: str, path: str, image: np.ndarray, found: Annotation, segmentation: np.ndarray | None
 ) -> Sample:
@@ -127,11 +136,7 @@ def make_sample(
     announced.
     """
     height, width = image.shape[:2]
-    if found.size is not None and found.size != (height, width):
-        raise ValueError(
-            f"{path}: the image is {width}x{height} pixels, but its annotation says {found.size[1]}x{found.size[0]}; "
-            "the boxes would lie in the wrong places: correct the annotation or the file"
-        )
+    check_size(path, (height, width), found)
     if segmentation is not None and segmentation.shape != (height, width):
         raise ValueError(
             f"{path}: the image is {width}x{height} pixels, but its mask is {segmentation.shape[1]}x{segmentation.shape[0]}; "

@@ -12,23 +12,32 @@ CMYK, YCbCr, LAB            Pillow's conversion, colour profiles ignored
 animations, several pages   the first
 ==========================  =============================================================================
 
+No other format than `FORMATS` is opened, whatever the file's name: among Pillow's others are some that start
+programs (PostScript). No picture of more than ``max_pixels`` is decoded.
+
 Masks are data, not pictures: nothing is rotated, blended or converted, and JPEG masks are refused.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vistasks.system.limits import MAX_PIXELS
+
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 )
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's names; MPO is a JPEG to it
+_MAX_SCANS = 200  # of a progressive JPEG; encoders write about 10, and each costs a pass over all pixels
+
+Size = tuple[int, int]  # height, width
 
 _ORIENTATION_TAG = 0x0112
 # EXIF 2.3, 4.6.4 A, tag Orientation: what makes the stored pixels upright
@@ -41,27 +50,16 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# what Pillow's decoders raise on damaged files, found by cutting and flipping bytes of all supported formats
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
+_LIMIT = threading.Lock()
 
 
-def read_image(path: str | Path, *, divisor: int = 1) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright. An empty, truncated or non-image file is a ``ValueError`` that names it.
+def read_image(path: str | Path, *, divisor: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright. A file that is empty, truncated, too large or no image is a ``ValueError``
+    that names it.
 
     With a ``divisor`` of 2, 4 or 8 a JPEG is decoded at that fraction of its sides, rounded up; other formats
     are not."""
-    with _opened(path) as image:
+    with _opened(path, max_pixels) as image:
         if divisor > 1:
             image.draft(None, (max(1, image.size[0] // divisor), max(1, image.size[1] // divisor)))
         turn = _UPRIGHT.get(_orientation(image))
@@ -70,20 +68,21 @@ def read_image(path: str | Path, *, divisor: int = 1) -> np.ndarray:
         return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) of the array that `read_image` would give, from the file's header alone."""
-    with _opened(path) as image:
+    with _opened(path, max_pixels) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def read_index_mask(path: str | Path) -> np.ndarray:
+def read_index_mask(path: str | Path, size: Size | None = None) -> np.ndarray:
     """(H, W) uint8 or int32 values of a palette or grey mask, as stored: palette colours and EXIF play no
     role.
 
-    A colour picture or a JPEG (whose values are not the ones that were written) is a ``ValueError``.
+    A colour picture, a JPEG (whose values are not the ones that were written) or a mask of another ``size``
+    (height, width) than its image is a ``ValueError``.
     """
-    with _opened(path) as image:
+    with _opened(path, size) as image:
         _refuse_lossy(image, path)
         if image.mode in ("P", "L"):
             return np.array(image)
@@ -97,11 +96,11 @@ def read_index_mask(path: str | Path) -> np.ndarray:
         )
 
 
-def read_colour_mask(path: str | Path) -> np.ndarray:
+def read_colour_mask(path: str | Path, size: Size | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a mask painted in colours (palette masks: the palette's colours); alpha is left
-    off.
+    off. ``size`` as in `read_index_mask`.
     """
-    with _opened(path) as image:
+    with _opened(path, size) as image:
         _refuse_lossy(image, path)
         if image.mode not in ("RGB", "RGBA", "P", "PA"):
             raise ValueError(
@@ -113,22 +112,64 @@ def read_colour_mask(path: str | Path) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path, expected: int | Size | None = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The picture, not decoded yet; it has at most ``expected`` pixels, or is of that size."""
     try:
         if Path(path).stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty (0 bytes)")
-        with Image.open(path) as image:
+        with _without_pillows_limit():
+            image = Image.open(path, formats=FORMATS)
+        large = image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf)
+        with image, _without_pillows_limit() if large else nullcontext():
+            _check_size(image.size[::-1], expected, path)
+            _check_scans(image, path)
             yield image
     except (FileNotFoundError, PermissionError):
         raise
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: too large an image to read safely ({error})") from error
-    except _DAMAGE as error:
-        if str(error).startswith(str(path)):
+    except Exception as error:  # decoders raise a dozen kinds on damage, and all mean the same
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
         raise ValueError(
-            f"{path}: not a readable image, or a truncated one ({type(error).__name__}: {error})"
+            f"{path}: not a readable image, or a truncated one ({type(error).__name__}: {error}); "
+            f"formats: {', '.join(FORMATS)}"
         ) from error
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Ours may be higher; Pillow's is one number for the whole process, so one thread at a time changes it."""
+    with _LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(size: Size, expected: int | Size | None, path: str | Path) -> None:
+    height, width = size
+    if isinstance(expected, tuple):
+        if size != expected:
+            raise ValueError(
+                f"{path}: the mask is {width}x{height} pixels, but its image is {expected[1]}x{expected[0]}; "
+                "they must have one size (masks are read without EXIF rotation)"
+            )
+        return
+    limit = MAX_PIXELS if expected is None else expected
+    if height * width > limit:
+        raise ValueError(
+            f"{path}: {width}x{height} pixels are more than max_pixels, {limit:,}; scale the picture down, or "
+            f"raise the limit: data.max_pixels={height * width} in the config, --max-pixels of infer and inspect"
+        )
+
+
+def _check_scans(image: Image.Image, path: str | Path) -> None:
+    """A small JPEG may ask for thousands of passes over its pixels."""
+    if image.info.get("progressive") and (scans := Path(path).read_bytes().count(b"\xff\xda")) > _MAX_SCANS:
+        raise ValueError(
+            f"{path}: a JPEG in {scans} passes, made to take long; expected at most {_MAX_SCANS}. "
+            "Save it anew if you trust it"
+        )
 
 
 def _orientation(image: Image.Image) -> int:

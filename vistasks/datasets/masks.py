@@ -31,11 +31,11 @@ class MaskCoding(Protocol):
     @property
     def covered(self) -> frozenset[int]: ...
 
-    def read(self, path: Path) -> np.ndarray:
+    def read(self, path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         """(H, W) uint8 class ids, 255 = ignore.
 
-        A value that the map does not name is a ``ValueError`` with the value, its number of pixels and the
-        file."""
+        A mask of another ``size`` (height, width) is a ``ValueError``, before it is decoded, and so is a value that
+        the map does not name, with the value, its number of pixels and the file."""
         ...
 
 
@@ -50,8 +50,8 @@ class IndexCoding:
     table: np.ndarray
     known: str
 
-    def read(self, path: Path) -> np.ndarray:
-        return self.ids_of(read_index_mask(path), path)
+    def read(self, path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+        return self.ids_of(read_index_mask(path, size), path)
 
     def ids_of(self, mask: np.ndarray, path: Path) -> np.ndarray:
         """(H, W) integer values -> (H, W) uint8 class ids."""
@@ -75,8 +75,8 @@ class ColourCoding:
     ids: np.ndarray
     known: str
 
-    def read(self, path: Path) -> np.ndarray:
-        rgb = read_colour_mask(path).astype(np.int32)
+    def read(self, path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+        rgb = read_colour_mask(path, size).astype(np.int32)
         packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
         place = np.minimum(np.searchsorted(self.keys, packed), len(self.keys) - 1)
         result = np.where(self.keys[place] == packed, self.ids[place], np.int16(_NOT_MAPPED))

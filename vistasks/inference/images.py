@@ -116,19 +116,19 @@ def infer(
     )
     with results, _bar(len(paths), progress) as bar:
         task = bar.add_task("predicting", total=len(paths))
-        for prediction in predictor.predict_pictures(_readable(paths, on_error, summary)):
+        for prediction in predictor.predict_pictures(_readable(paths, options, summary)):
             results.add(prediction)
             summary.count(prediction)
             bar.update(task, completed=summary.pictures + len(summary.failures))
     return summary
 
 
-def _readable(paths: Iterable[Path], on_error: OnError, summary: Summary) -> Iterator[Picture]:
+def _readable(paths: Iterable[Path], options: InferOptions, summary: Summary) -> Iterator[Picture]:
     for path in paths:
         try:
-            image = read_image(path)
+            image = read_image(path, max_pixels=options.max_pixels)
         except (ValueError, OSError) as error:
-            if on_error == "raise":
+            if options.on_error == "raise":
                 raise
             summary.failures.append(str(error))
             continue

@@ -9,15 +9,34 @@ from typing import Any, overload
 import numpy as np
 
 from vistasks.datasets.images import read_image
+from vistasks.inference.backend import Backend
 from vistasks.inference.image_predictor import TASKS, ImagePredictor
 from vistasks.inference.prediction import Picture, PicturePrediction
 from vistasks.inference.sources import is_video, list_pictures
+from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.stream import stream_frames
 from vistasks.ops.box_fusion import BoxFusion
+from vistasks.system.limits import MAX_PIXELS
 
 
 class Predictor(ImagePredictor):
-    """An `ImagePredictor` that also takes whatever a user has: paths, arrays, lists, folders, videos, cameras."""
+    """An `ImagePredictor` that also takes whatever a user has: paths, arrays, lists, folders, videos, cameras.
+
+    Args:
+        max_pixels: a picture or frame with more is a ``ValueError``.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        tasks: Sequence[str] = TASKS,
+        score: float = 0.5,
+        batch_size: int = 1,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__(backend, tasks=tasks, score=score, batch_size=batch_size)
+        self.max_pixels = max_pixels
 
     @overload
     def predict(self, source: str | Path | np.ndarray) -> PicturePrediction: ...
@@ -34,8 +53,8 @@ class Predictor(ImagePredictor):
             ValueError: not a picture (the file is named), or a folder or a video: those go to `stream`.
         """
         if isinstance(source, list | tuple):
-            return list(self.predict_pictures(_picture(item) for item in source))
-        return next(self.predict_pictures([_picture(source)]))
+            return list(self.predict_pictures(_picture(item, self.max_pixels) for item in source))
+        return next(self.predict_pictures([_picture(source, self.max_pixels)]))
 
     def stream(self, source: str | Path | Iterable[str | Path | np.ndarray]) -> Iterator[PicturePrediction]:
         """Predictions one after another, in order and constant memory.
@@ -46,21 +65,21 @@ class Predictor(ImagePredictor):
                 pattern, or anything that gives paths or arrays, endless or not.
         """
         if not isinstance(source, str | Path):
-            return self.predict_pictures(_picture(item) for item in source)
-        frames = stream_frames(self, source)
+            return self.predict_pictures(_picture(item, self.max_pixels) for item in source)
+        frames = stream_frames(self, source, InferOptions(max_pixels=self.max_pixels))
         return (
-            self.predict_pictures(_picture(path) for path in list_pictures(source))
+            self.predict_pictures(_picture(path, self.max_pixels) for path in list_pictures(source))
             if frames is None
             else frames
         )
 
 
-def _picture(source: Any) -> Picture:
+def _picture(source: Any, max_pixels: int) -> Picture:
     if isinstance(source, str | Path):
         if is_video(source) or Path(source).is_dir():
             kind = "a folder" if Path(source).is_dir() else "a video"
             raise ValueError(f"{source}: {kind} is predicted by stream(...), one picture after the other")
-        return Picture(read_image(source), str(source))
+        return Picture(read_image(source, max_pixels=max_pixels), str(source))
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
             raise ValueError(
@@ -83,6 +102,7 @@ def load(
     window: int | None = None,
     fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
     votes: Sequence[float] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Predictor:
     """A `Predictor` of a trained model.
 
@@ -98,6 +118,7 @@ def load(
         window: larger pictures are segmented window by window, each so many pixels a side.
         fusion: how boxes of several models or views become one set.
         votes: of each of several models, over 0: what it counts; None: all the same.
+        max_pixels: a picture or frame with more is a ``ValueError``.
     """
     from vistasks.heads.test_time import parse_views
     from vistasks.inference.ensemble import Ensemble, load_models  # PyTorch and the rest are loaded with it
@@ -108,4 +129,4 @@ def load(
         fold_batchnorm(member.model)
     if tta or window is not None:
         loaded.look(parse_views(tta, window=window, fusion=fusion))
-    return Predictor(loaded, tasks=tasks, score=score, batch_size=batch_size)
+    return Predictor(loaded, tasks=tasks, score=score, batch_size=batch_size, max_pixels=max_pixels)

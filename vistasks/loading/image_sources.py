@@ -24,6 +24,7 @@ from vistasks.datasets.images import image_size, read_image
 from vistasks.datasets.packed import SharedArrays, SharedBlock
 from vistasks.loading.batching import input_size, scale_sample
 from vistasks.system.atomic import replacing
+from vistasks.system.limits import MAX_PIXELS
 from vistasks.system.machine import available_memory, gigabytes
 from vistasks.types import ClassNames, Sample
 
@@ -54,13 +55,16 @@ class WholeFiles:
 
     key = "whole"
 
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        self.max_pixels = max_pixels
+
     def size(self, path: str, full: Size) -> Size:
         """``full``."""
         return full
 
     def read(self, index: int, path: str, full: Size) -> np.ndarray:
         """`read_image`."""
-        return read_image(path)
+        return read_image(path, max_pixels=self.max_pixels)
 
 
 class ReducedFiles:
@@ -68,8 +72,8 @@ class ReducedFiles:
     they are.
     """
 
-    def __init__(self, *, min_side: int | None, max_side: int | None) -> None:
-        self.min_side, self.max_side = min_side, max_side
+    def __init__(self, *, min_side: int | None, max_side: int | None, max_pixels: int = MAX_PIXELS) -> None:
+        self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
         self.key = f"reduced min_side={min_side} max_side={max_side}"
 
     def _divisor(self, path: str, full: Size) -> int:
@@ -86,7 +90,7 @@ class ReducedFiles:
 
     def read(self, index: int, path: str, full: Size) -> np.ndarray:
         """`read_image` at a fraction."""
-        return read_image(path, divisor=self._divisor(path, full))
+        return read_image(path, divisor=self._divisor(path, full), max_pixels=self.max_pixels)
 
 
 class RamCache:
@@ -245,6 +249,9 @@ class PicturesFrom:
         return place
 
 
-def picture_sizes(dataset: Dataset) -> list[Size]:
+def picture_sizes(dataset: Dataset, *, max_pixels: int = MAX_PIXELS) -> list[Size]:
     """Of each picture, from the annotations or else from the files' headers."""
-    return [dataset.annotation(index).size or image_size(path) for index, path in enumerate(dataset.paths)]
+    return [
+        dataset.annotation(index).size or image_size(path, max_pixels=max_pixels)
+        for index, path in enumerate(dataset.paths)
+    ]

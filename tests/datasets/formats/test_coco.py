@@ -14,6 +14,7 @@ from pycocotools import mask as rle
 
 from tests.paths import shared
 from vistasks.datasets import Dataset, load_dataset
+from vistasks.datasets.formats import coco_masks
 from vistasks.datasets.formats.coco_masks import decode_segmentation
 
 HEIGHT, WIDTH = 20, 30
@@ -254,6 +255,13 @@ def test_missing_files(tmp_path: Path) -> None:
         ([[1, 1, 5, 5, 9, 9, 2]], "a polygon needs at least three x, y pairs, not 7 numbers"),
         ([7], "a polygon needs at least three x, y pairs, not 7"),
         ([[1, 1, 5, 5, float("nan"), 9]], "values that are not finite numbers"),
+        ([[1, 1, 5, 5, 10**400, 9]], "a polygon's corner at 10000000000000000000 is far outside the 30x20"),
+        ([[5, 5, 25, 5, 1e9, 25]], "a polygon's corner at 1000000000.0 is far outside the 30x20 picture"),
+        ([[5, 5, 25, 5, 25, -21]], "a polygon's corner at -21 is far outside the 30x20 picture"),
+        ([[5, 5, 25, 5, 61, 5]], "a polygon's corner at 61 is far outside the 30x20 picture"),
+        ([[0, 0, 30, 20, 0, 20]] * 100, "the outlines are longer than 5,600 pixels"),
+        ([[1, 1] * 6000], "the outlines are longer than 5,600 pixels"),
+        ({"size": 7, "counts": [600]}, "the RLE's size is 7, but the image is"),
         ({"size": [1, 2]}, "expected polygons, or an RLE with size and counts"),
         (
             {"size": [WIDTH, HEIGHT], "counts": [600]},
@@ -384,6 +392,54 @@ def test_panoptic_files_that_are_missing(tmp_path: Path) -> None:
         ValueError, match=r"panoptic annotation at position 0: needs (.*\n)*.*no annotation for image id 70"
     ):
         load(root, **options)
+
+
+def test_corners_about_the_picture_are_cut_at_its_border() -> None:
+    """As labelling tools leave them; pycocotools does the cutting."""
+    mask = decode_segmentation([[-30, -20, 60, -20, 60, 10, -30, 10]], (HEIGHT, WIDTH))
+    assert mask[:10].all() and not mask[10:].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (
+            {"height": 10**6, "width": 10**6},
+            r"image id 70: 1000000x1000000 pixels are more than data\.max_pixels",
+        ),
+        ({"height": -20, "width": 30}, "image id 70: height and width must be over 0"),
+    ],
+)
+def test_sizes_that_take_all_memory(tmp_path: Path, size: dict[str, int], message: str) -> None:
+    file = content()
+    file["images"][0].update(size)
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path, file), tasks=["segment"])
+    kept = load(tmp_path, tasks=["segment"], on_error="skip")
+    assert kept.ids == ["a"] and len(kept.skipped) >= 1
+
+
+def test_the_size_is_compared_before_anything_is_painted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = content()
+    file["images"][0].update(height=5000, width=5000)
+    file["annotations"][:] = [entry(3, 70, 1, [2, 2, 9, 9], segmentation=[[2, 2, 4000, 2, 4000, 4000]])]
+    dataset = load(write(tmp_path, file), tasks=["detect", "segment"])
+    monkeypatch.setattr(rle, "frPyObjects", lambda *_: pytest.fail("painted"))
+    with pytest.raises(
+        ValueError, match=r"b\.jpg: the image is 30x20 pixels, but its annotation says 5000x5000"
+    ):
+        dataset[0]
+
+
+def test_runs_whose_sum_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = np.array([2**62, 2**62, 2**62, 2**62 + HEIGHT * WIDTH], dtype=np.int64)
+    with np.errstate(over="ignore"):
+        assert runs.sum() == HEIGHT * WIDTH
+    monkeypatch.setattr(coco_masks, "_decompressed", lambda text: runs)
+    with pytest.raises(ValueError, match="they are damaged"):
+        decode_segmentation({"size": [HEIGHT, WIDTH], "counts": "0"}, (HEIGHT, WIDTH))
 
 
 def test_sizes_that_the_json_does_not_tell_or_tells_wrongly(tmp_path: Path) -> None:

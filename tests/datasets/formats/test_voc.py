@@ -417,7 +417,7 @@ def test_the_meaning_of_mask_values_must_be_told(tmp_path: Path) -> None:
 def test_image_and_mask_must_have_one_size(tmp_path: Path) -> None:
     root = segmented(tmp_path)
     write_image(root / "JPEGImages" / "a.jpg", height=HEIGHT + 1)
-    with pytest.raises(ValueError, match=r"a\.jpg: the image is 60x41 pixels, but its mask is 60x40"):
+    with pytest.raises(ValueError, match=r"a\.png: the mask is 60x40 pixels, but its image is 60x41"):
         load(root, tasks=["segment"], classes=["cat", "dog"])[0]
 
 

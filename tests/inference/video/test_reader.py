@@ -118,6 +118,32 @@ def test_a_video_without_a_frame_that_decodes_is_an_error(tmp_path: Path) -> Non
         list(VideoReader(path))
 
 
+def test_a_video_of_too_large_frames_names_the_limit(tmp_path: Path) -> None:
+    path = write_numbered(tmp_path / "a.mp4", [0, 0.04])
+    height, width = next(iter(VideoReader(path))).image.shape[:2]
+    assert len(list(VideoReader(path, max_pixels=height * width))) == 2
+    with pytest.raises(
+        ValueError, match=rf"a\.mp4: frames of {width}x{height} .*--max-pixels {height * width}"
+    ):
+        VideoReader(path, max_pixels=height * width - 1)
+
+
+def test_a_frame_that_claims_to_be_larger_than_the_header_says_is_not_decoded(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), mode="w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame.reformat(format="yuvj420p")))
+        container.mux(stream.encode(None))
+    data = bytearray((tmp_path / "a.avi").read_bytes())
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = (13_000).to_bytes(2, "big") * 2
+    (tmp_path / "b.avi").write_bytes(data)
+    assert len(list(VideoReader(tmp_path / "a.avi"))) == 1
+    with pytest.raises(ValueError, match=r"b\.avi: .*--max-pixels"):
+        list(VideoReader(tmp_path / "b.avi"))
+
+
 def test_rates_that_headers_claim_are_taken_as_fractions() -> None:
     assert VideoReader(shared("video") / "tree.avi").rate == Fraction(1000000, 66667)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vistasks.datasets.annotations import Annotation, AnnotationTable, ImageObjects, make_sample
+from vistasks.datasets.annotations import Annotation, AnnotationTable, ImageObjects, check_size, make_sample
 from vistasks.datasets.box_policy import BadBoxes, BoxJudge
 from vistasks.datasets.class_names import ClassTable, OtherClasses, labelled_ids
 from vistasks.datasets.files import (
@@ -34,6 +34,7 @@ from vistasks.datasets.images import image_size, read_image
 from vistasks.datasets.packed import PackedStrings
 from vistasks.datasets.problems import OnError, counted, raise_if_any
 from vistasks.registry import DATASETS, nearest
+from vistasks.system.limits import MAX_PIXELS
 from vistasks.types import ClassNames, Labelled, Sample
 
 
@@ -64,6 +65,7 @@ class CocoDataset:
             (and count as background in a semantic map from instances).
         on_error: pictures with a damaged or missing file or a bad annotation are an error, or left out and
             listed in ``skipped``.
+        max_pixels: a picture with more is damage.
 
     Raises:
         FileNotFoundError: the root, the images' folder or the json is missing.
@@ -88,6 +90,7 @@ class CocoDataset:
         labelled_classes: list[str] | None = None,
         other_classes: OtherClasses = "error",
         on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         base = existing_root(root)
         named = {
@@ -101,7 +104,13 @@ class CocoDataset:
         file = read_coco_json(existing_file(base, names["annotations"] or "", "annotations"))
         class_names = _class_names(file, classes)
         rows = _Rows(
-            base, folder, file, ClassTable(class_names, other_classes), BoxJudge(bad_boxes), on_error
+            base,
+            folder,
+            file,
+            ClassTable(class_names, other_classes),
+            BoxJudge(bad_boxes),
+            on_error,
+            max_pixels,
         )
         rows.read(boxes="detect" in tasks)
         self._maps: SemanticMaps | None = None
@@ -118,6 +127,7 @@ class CocoDataset:
         self.paths: Sequence[str]
         self.ids, self.paths = PackedStrings(rows.ids()), PackedStrings(rows.paths)
         self.notes, self.skipped = rows.notes, rows.skipped
+        self._max_pixels = max_pixels
         self._table = AnnotationTable(rows.objects)
         detection = labelled_ids(class_names, labelled_classes)
         self._labelled = Labelled(
@@ -128,16 +138,14 @@ class CocoDataset:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.sample(index, read_image(self.paths[index]))
+        return self.sample(index, read_image(self.paths[index], max_pixels=self._max_pixels))
 
     def sample(self, index: int, image: np.ndarray) -> Sample:
         """Image ``index`` with the pixels given."""
         found = self.annotation(index)
-        segmentation = (
-            None
-            if self._maps is None
-            else self._maps.read(index, found.size or (image.shape[0], image.shape[1]))
-        )
+        size = (image.shape[0], image.shape[1])
+        check_size(self.paths[index], size, found)  # the map is painted at the size that the json says
+        segmentation = None if self._maps is None else self._maps.read(index, size)
         return make_sample(self.ids[index], self.paths[index], image, found, segmentation)
 
     def annotation(self, index: int) -> Annotation:
@@ -163,10 +171,17 @@ class _Rows:
     """
 
     def __init__(
-        self, base: Path, folder: Path, file: CocoFile, table: ClassTable, judge: BoxJudge, on_error: OnError
+        self,
+        base: Path,
+        folder: Path,
+        file: CocoFile,
+        table: ClassTable,
+        judge: BoxJudge,
+        on_error: OnError,
+        max_pixels: int,
     ) -> None:
         self._base, self._folder, self._file, self._table, self._judge = base, folder, file, table, judge
-        self._skip = on_error == "skip"
+        self._skip, self._max_pixels = on_error == "skip", max_pixels
         self.faults = file.faults
         self.images: list[CocoImage] = []
         self.paths: list[str] = []
@@ -185,7 +200,12 @@ class _Rows:
                 )
                 if not path.is_file():
                     raise ValueError(f"{path}: missing, though {self._file.path.name} lists it")
-                size = image.size or image_size(path)
+                size = image.size or image_size(path, max_pixels=self._max_pixels)
+                if size[0] * size[1] > self._max_pixels:
+                    raise ValueError(
+                        f"{self._file.path} image id {image.number}: {size[1]}x{size[0]} pixels are more than "
+                        f"data.max_pixels, {self._max_pixels:,}"
+                    )
             except ValueError as error:
                 self.faults.append(str(error))
                 continue

@@ -132,6 +132,8 @@ def _entries(
 def _image(entry: dict[str, Any]) -> CocoImage:
     height, width = entry.get("height"), entry.get("width")
     size = (int(height), int(width)) if height and width else None
+    if size is not None and min(size) < 1:
+        raise ValueError(f"height and width must be over 0, not {height!r} and {width!r}")
     if not isinstance(entry["file_name"], str):
         raise ValueError(f"file_name must be text, not {entry['file_name']!r}")
     return CocoImage(int(entry["id"]), entry["file_name"], size)

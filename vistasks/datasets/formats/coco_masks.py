@@ -14,6 +14,8 @@ from vistasks.datasets.files import inside
 from vistasks.datasets.images import read_colour_mask
 from vistasks.types import IGNORE_INDEX
 
+_MAX_STEPS = 5_000_000  # along all outlines of an object; some 80 bytes each while it is painted
+
 
 def check_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
     """What is wrong with an annotation's ``segmentation`` for an image of ``size`` (height, width); None if
@@ -22,19 +24,10 @@ def check_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
     if segmentation is None:
         return "has no segmentation (tasks: segment with semantic: instances needs one)"
     if isinstance(segmentation, list):
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                shown = f"{len(polygon)} numbers" if isinstance(polygon, list) else repr(polygon)
-                return f"segmentation: a polygon needs at least three x, y pairs, not {shown}"
-            if (
-                not all(isinstance(value, (int, float)) for value in polygon)
-                or not np.isfinite(polygon).all()
-            ):
-                return "segmentation: a polygon has values that are not finite numbers"
-        return None
+        return _check_polygons(segmentation, size)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         return "segmentation: expected polygons, or an RLE with size and counts"
-    if list(segmentation["size"]) != list(size):
+    if segmentation["size"] != list(size):
         return f"segmentation: the RLE's size is {segmentation['size']}, but the image is [{size[0]}, {size[1]}] (height, width)"
     counts = segmentation["counts"]
     if isinstance(counts, list):
@@ -42,6 +35,34 @@ def check_segmentation(segmentation: Any, size: tuple[int, int]) -> str | None:
             return f"segmentation: the RLE's runs must add up to {size[0] * size[1]} pixels"
         return None
     return None if isinstance(counts, str) else "segmentation: the RLE's counts must be a list or text"
+
+
+def _check_polygons(polygons: list[Any], size: tuple[int, int]) -> str | None:
+    """Also that the corners lie in or about the picture, and the outlines are no longer than can mean anything:
+    pycocotools takes memory for each pixel of an outline, inside of the picture or not.
+    """
+    (height, width), steps = size, 0.0
+    limit = min(height * width + 100 * (height + width), _MAX_STEPS)
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            shown = f"{len(polygon)} numbers" if isinstance(polygon, list) else repr(polygon)[:40]
+            return f"segmentation: a polygon needs at least three x, y pairs, not {shown}"
+        if not all(isinstance(value, (int, float)) and abs(value) < np.inf for value in polygon):
+            return "segmentation: a polygon has values that are not finite numbers"
+        far = [v for i, v in enumerate(polygon) if not -size[1 - i % 2] <= v <= 2 * size[1 - i % 2]]
+        if far:
+            return (
+                f"segmentation: a polygon's corner at {str(far[0])[:20]} is far outside the {width}x{height} picture; "
+                "correct it, or leave the object out"
+            )
+        corners = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+        steps += float(1 + np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum()) + len(corners)
+        if steps > limit:
+            return (
+                f"segmentation: the outlines are longer than {limit:,} pixels, which no {width}x{height} picture "
+                "needs; simplify the polygons"
+            )
+    return None
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
@@ -56,10 +77,9 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     else:
         counts = segmentation["counts"]
     runs = _decompressed(counts) if isinstance(counts, str) else np.array(counts, dtype=np.int64)
-    if (runs < 0).any() or runs.sum() != size[0] * size[1]:
-        raise ValueError(
-            f"segmentation: the RLE's runs must add up to {size[0] * size[1]} pixels, but they are damaged"
-        )
+    pixels = size[0] * size[1]
+    if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:  # the sum alone may run over
+        raise ValueError(f"segmentation: the RLE's runs must add up to {pixels} pixels, but they are damaged")
     values = np.arange(len(runs)) % 2 == 1  # the first run is of zeros
     return np.repeat(values, runs).reshape(size, order="F")
 
@@ -116,9 +136,9 @@ class PanopticImage:
     path: str
     classes: Mapping[int, int]
 
-    def read(self) -> np.ndarray:
+    def read(self, size: tuple[int, int]) -> np.ndarray:
         """(H, W) uint8 class ids. Segment id = R + 256 G + 65536 B; 0 is not labelled (255)."""
-        rgb = read_colour_mask(self.path).astype(np.int64)
+        rgb = read_colour_mask(self.path, size).astype(np.int64)
         ids, places = np.unique(rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2], return_inverse=True)
         table = {0: IGNORE_INDEX, **self.classes}
         unknown = [int(number) for number in ids if int(number) not in table]

@@ -99,7 +99,7 @@ class PngMaps:
         return self.coding.covered
 
     def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        return self.coding.read(Path(self.paths[index]))
+        return self.coding.read(Path(self.paths[index]), size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class PanopticMaps:
 
     def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         path, segments = self.images[index]
-        return PanopticImage(path, dict(segments)).read()
+        return PanopticImage(path, dict(segments)).read(size)
 
 
 def semantic_maps(

@@ -32,6 +32,7 @@ from vistasks.datasets.masks import Colour, MaskCoding, colour_coding, index_cod
 from vistasks.datasets.packed import PackedStrings
 from vistasks.datasets.problems import OnError, counted, raise_if_any
 from vistasks.registry import DATASETS
+from vistasks.system.limits import MAX_PIXELS
 from vistasks.types import ClassNames, Labelled, Sample
 
 
@@ -55,6 +56,7 @@ class MaskFolderDataset:
         segmentation_classes: the order of the class ids. Without it: the names of ``mask_values`` in the
             order of the values. Without either map: value i is class i, and 255 is ignored.
         on_error: pictures without a mask are an error, or left out and listed in ``skipped``.
+        max_pixels: a picture with more is damage.
 
     Raises:
         FileNotFoundError: the root, a folder or the list is missing.
@@ -75,7 +77,9 @@ class MaskFolderDataset:
         mask_colours: dict[str, Colour | list[Colour]] | None = None,
         segmentation_classes: list[str] | None = None,
         on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
+        self._max_pixels = max_pixels
         self._coding = _coding(mask_values, mask_colours, segmentation_classes)
         self.classes = ClassNames(segmentation=self._coding.classes)
         self._labelled = Labelled(segmentation=self._coding.covered)
@@ -112,11 +116,11 @@ class MaskFolderDataset:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.sample(index, read_image(self.paths[index]))
+        return self.sample(index, read_image(self.paths[index], max_pixels=self._max_pixels))
 
     def sample(self, index: int, image: np.ndarray) -> Sample:
         """Image ``index`` with the pixels given."""
-        segmentation = self._coding.read(Path(self._mask_paths[index]))
+        segmentation = self._coding.read(Path(self._mask_paths[index]), (image.shape[0], image.shape[1]))
         return make_sample(self.ids[index], self.paths[index], image, self.annotation(index), segmentation)
 
     def annotation(self, index: int) -> Annotation:

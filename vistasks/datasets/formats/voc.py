@@ -22,6 +22,7 @@ from vistasks.datasets.masks import MaskCoding, index_coding
 from vistasks.datasets.packed import PackedStrings
 from vistasks.datasets.problems import OnError, counted, raise_if_any
 from vistasks.registry import DATASETS
+from vistasks.system.limits import MAX_PIXELS
 from vistasks.types import ClassNames, Labelled, Sample
 
 
@@ -51,6 +52,7 @@ class VocDataset:
         other_classes: objects of a class that is not in ``classes`` are an error, or left out and counted.
         on_error: pictures with a damaged or missing file or a bad box are an error, or left out and listed in
             ``skipped``.
+        max_pixels: a picture with more is damage.
 
     Raises:
         FileNotFoundError: the root, a folder or the list is missing.
@@ -71,11 +73,14 @@ class VocDataset:
         labelled_classes: list[str] | None = None,
         other_classes: Literal["error", "drop"] = "error",
         on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         folder = find_voc_folder(existing_root(root), split)
         lists = read_split(folder, split, tasks)
         coding = _mask_coding(classes, segmentation_classes, mask_values) if "segment" in tasks else None
-        builder = _Builder(folder, lists, coding, BoxJudge(bad_boxes), one_based, "detect" in tasks, on_error)
+        builder = _Builder(
+            folder, lists, coding, BoxJudge(bad_boxes), one_based, "detect" in tasks, on_error, max_pixels
+        )
         files = builder.read_files() if "detect" in tasks else {}
         names = _detection_names(classes, folder, files) if "detect" in tasks else ()
         table = ClassTable(names, other_classes)
@@ -104,18 +109,20 @@ class VocDataset:
         self._has_boxes = np.array(builder.has_boxes, dtype=np.bool_)
         self._table = AnnotationTable(builder.rows)
         self._coding = coding
+        self._max_pixels = max_pixels
         self._boxes_cover = labelled_ids(names, labelled_classes)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.sample(index, read_image(self.paths[index]))
+        return self.sample(index, read_image(self.paths[index], max_pixels=self._max_pixels))
 
     def sample(self, index: int, image: np.ndarray) -> Sample:
         """Image ``index`` with the pixels given."""
         mask_path = self._mask_paths[index]
-        segmentation = self._coding.read(Path(mask_path)) if self._coding and mask_path else None
+        size = (image.shape[0], image.shape[1])
+        segmentation = self._coding.read(Path(mask_path), size) if self._coding and mask_path else None
         return make_sample(self.ids[index], self.paths[index], image, self.annotation(index), segmentation)
 
     def annotation(self, index: int) -> Annotation:
@@ -159,6 +166,7 @@ class _Builder:
     one_based: bool
     detect: bool
     on_error: OnError
+    max_pixels: int
     faults: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -196,7 +204,7 @@ class _Builder:
                 mask_path = self._mask_path(name)
                 if mask_path is None and not self.detect:
                     continue
-                size = image_size(image_path)
+                size = image_size(image_path, max_pixels=self.max_pixels)
                 if file is not None:
                     self._check_size(file, size, image_path)
                 row = self._row(file, size, table)

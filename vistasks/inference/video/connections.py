@@ -17,7 +17,8 @@ import av
 import cv2
 import numpy as np
 
-from vistasks.inference.video.reader import sensible_rate, upright
+from vistasks.inference.video.reader import limit_frames, sensible_rate, upright
+from vistasks.system.limits import MAX_PIXELS
 
 TIMEOUT = 10.0  # seconds without any answer after which a connection counts as lost
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp", "srt")
@@ -62,12 +63,13 @@ class StreamConnection:
     Args:
         url: one of `SCHEMES`.
         timeout: seconds without an answer after which it is lost.
+        max_pixels: frames with more are not decoded.
 
     Raises:
         LostError: nobody answers there, or not with a video.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, max_pixels: int = MAX_PIXELS) -> None:
         self._timeout = timeout
         # RTSP over TCP: through UDP, packets are lost and pictures torn
         options = {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp"}
@@ -80,6 +82,11 @@ class StreamConnection:
             self._container.close()
             raise LostError(f"there is no video at this address; FFmpeg reads it as {kind}")
         stream = self._container.streams.video[0]
+        try:
+            limit_frames(stream, max_pixels)
+        except ValueError as error:
+            self._container.close()
+            raise LostError(str(error)) from None
         stream.thread_type = "SLICE"  # threads over whole frames would hold back a frame each
         self.rate = sensible_rate(stream)
         self.recording = self._container.duration is not None or stream.duration is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 from vistasks.datasets.images import read_image
 from vistasks.inference.sources import list_pictures, source_folder
 from vistasks.inference.video.reader import Frame
+from vistasks.system.limits import MAX_PIXELS
 
 
 class FolderReader:
@@ -22,6 +23,7 @@ class FolderReader:
         rate: frames per second.
         skips: pass over pictures that cannot be read, with a warning; else they are errors.
         leave_out: a folder within, whose pictures do not count.
+        max_pixels: a picture with more cannot be read.
 
     Attributes:
         first: number of the first frame to give.
@@ -31,7 +33,13 @@ class FolderReader:
     """
 
     def __init__(
-        self, source: str | Path, rate: float, *, skips: bool = True, leave_out: Path | None = None
+        self,
+        source: str | Path,
+        rate: float,
+        *,
+        skips: bool = True,
+        leave_out: Path | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.paths = list_pictures(source, leave_out=leave_out)
         self.where, self.name = str(source), source_folder(source).resolve().name or "frames"
@@ -43,7 +51,7 @@ class FolderReader:
             0,
         )
         self.warnings: list[str] = []
-        self._skips = skips
+        self._skips, self._max_pixels = skips, max_pixels
 
     def stop(self) -> None:
         """Nothing to do: files keep nobody waiting."""
@@ -52,7 +60,7 @@ class FolderReader:
         self.warnings, number = [], 0
         for index, path in enumerate(self.paths):
             try:
-                image = read_image(path)
+                image = read_image(path, max_pixels=self._max_pixels)
             except (ValueError, OSError) as error:
                 if not self._skips:
                     raise

@@ -22,12 +22,17 @@ from vistasks.inference.video.connections import (
     without_password,
 )
 from vistasks.inference.video.reader import Frame
+from vistasks.system.limits import MAX_PIXELS
 
 _LONGEST_PAUSE = 10.0
 
 
 def open_live(
-    source: str, *, reconnect: float = 60.0, tell: Callable[[str], None] = lambda words: None
+    source: str,
+    *,
+    reconnect: float = 60.0,
+    tell: Callable[[str], None] = lambda words: None,
+    max_pixels: int = MAX_PIXELS,
 ) -> LiveSource | RecordedStream:
     """The frames of a camera or an address.
 
@@ -37,6 +42,7 @@ def open_live(
             live.
         reconnect: for how many seconds a lost connection is tried again before the run ends; 0: not at all.
         tell: called with what happens to the connection, in words.
+        max_pixels: frames of an address with more are not decoded.
 
     Raises:
         ValueError: no such camera, an address that refuses or that has no video; it says which.
@@ -60,11 +66,11 @@ def open_live(
         )
         or "stream"
     )
-    connection = _first(lambda: StreamConnection(source), where)
+    connection = _first(lambda: StreamConnection(source, max_pixels=max_pixels), where)
     if connection.recording:
         return RecordedStream(connection, name=name, where=where)
     return LiveSource(
-        lambda: StreamConnection(source),
+        lambda: StreamConnection(source, max_pixels=max_pixels),
         name=name,
         where=where,
         reconnect=reconnect,

@@ -25,14 +25,23 @@ def open_frames(
         from vistasks.inference.video.live import open_live
 
         return open_live(
-            str(source), reconnect=options.reconnect, tell=_say if options.progress else lambda words: None
+            str(source),
+            reconnect=options.reconnect,
+            tell=_say if options.progress else lambda words: None,
+            max_pixels=options.max_pixels,
         )
     if is_video(source) and not Path(source).is_dir():
-        return VideoReader(source, decoder=options.decoder)
+        return VideoReader(source, decoder=options.decoder, max_pixels=options.max_pixels)
     if options.frame_rate is not None:
         from vistasks.inference.video.folder import FolderReader
 
-        return FolderReader(source, options.frame_rate, skips=options.on_error == "skip", leave_out=output)
+        return FolderReader(
+            source,
+            options.frame_rate,
+            skips=options.on_error == "skip",
+            leave_out=output,
+            max_pixels=options.max_pixels,
+        )
     return None
 
 

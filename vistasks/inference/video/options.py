@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vistasks.system.limits import MAX_PIXELS
+
 OnError = Literal["skip", "raise"]
 Masks = Literal["none", "png", "rle"]
 
@@ -22,6 +24,7 @@ WITHOUT_INFLUENCE = frozenset(
         "serve_host",
         "show",
         "decoder",
+        "max_pixels",
     }
 )
 
@@ -33,6 +36,7 @@ class InferOptions:
     Attributes:
         on_error: an unreadable picture is skipped and counted, or ends the run.
         progress: show a bar.
+        max_pixels: a picture or frame with more is not decoded.
         propose_every: compute region proposals on every N-th frame only; see
             `vistasks.inference.video.network.Network`.
         proposals: "method": the model's own proposal method; "segmentation": the connected parts of the class
@@ -61,6 +65,7 @@ class InferOptions:
 
     on_error: OnError = "skip"
     progress: bool = True
+    max_pixels: int = MAX_PIXELS
     propose_every: int = 1
     proposals: Literal["method", "segmentation"] = "method"
     segment_every: int = 1
@@ -82,7 +87,7 @@ class InferOptions:
     show: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("propose_every", "segment_every", "threads", "part_frames"):
+        for name in ("propose_every", "segment_every", "threads", "part_frames", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1; received {value}")

@@ -13,6 +13,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from vistasks.inference.video.hardware import accelerator, hardware_for
+from vistasks.system.limits import MAX_PIXELS
 
 SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv", ".3gp"}
@@ -60,18 +61,25 @@ class VideoReader:
     Args:
         path: the file.
         decoder: "hardware": a device of the machine decodes it; see `vistasks.inference.video.hardware`.
+        max_pixels: frames with more are not decoded.
 
     Raises:
         ValueError: no such file, no video in it, no device for it, or (when iterated) not a single frame that
             decodes.
     """
 
-    def __init__(self, path: str | Path, *, decoder: Literal["software", "hardware"] = "software") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        decoder: Literal["software", "hardware"] = "software",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"{self.path.absolute()}: there is no such video file")
         self.name, self.where, self.live, self.dropped, self.first = self.path.stem, str(path), False, 0, 0
-        self.truncated, self.damaged = False, 0
+        self.truncated, self.damaged, self._max_pixels = False, 0, max_pixels
         with self._open() as container:
             stream = container.streams.video[0]
             self.rate = sensible_rate(stream)
@@ -107,7 +115,10 @@ class VideoReader:
                 if number >= self.first:
                     yield Frame(upright(frame), number, seconds)
         if number < 0:
-            raise ValueError(f"{self.path}: no frame of this video can be decoded")
+            raise ValueError(
+                f"{self.path}: no frame of this video can be decoded (frames of more than --max-pixels, "
+                f"{self._max_pixels:,}, are not)"
+            )
         self.truncated = self._promised - seconds > max(1.0, float(5 / self.rate))
 
     def _decoded(self, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
@@ -140,7 +151,23 @@ class VideoReader:
         if kind in _NO_VIDEOS or kind.endswith("_pipe") or not container.streams.video:
             container.close()
             raise ValueError(f"{self.path}: there is no video in this file; FFmpeg reads it as {kind}")
+        try:
+            limit_frames(container.streams.video[0], self._max_pixels)
+        except ValueError as error:
+            container.close()
+            raise ValueError(f"{self.path}: {error}") from None
         return container
+
+
+def limit_frames(stream: av.VideoStream, max_pixels: int) -> None:
+    """Lets the stream's decoder make no frame of more pixels; a ``ValueError`` where its header announces one."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > max_pixels:
+        raise ValueError(
+            f"frames of {width}x{height} pixels are more than max_pixels, {max_pixels:,}; "
+            f"raise the limit with --max-pixels {width * height}, or scale the video down"
+        )
+    stream.codec_context.options = {"max_pixels": str(max_pixels)}
 
 
 def sensible_rate(stream: av.VideoStream) -> Fraction:
