@@ -27,6 +27,7 @@ from vistasks.commands import (
     svm,
     train,
 )
+from vistasks.system.machine import wait_without_spinning
 from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
@@ -41,6 +42,7 @@ Every command has its own --help."""
 
 def main(arguments: Sequence[str] | None = None, *, command: str | None = None) -> int:
     """Runs the command line; returns the exit code. ``command`` is set by the scripts in tools/."""
+    wait_without_spinning()
     parser = build_parser(command)
     # parse_known_args, because argparse does not take positional arguments up again after an option
     parsed, rest = parser.parse_known_args(arguments)

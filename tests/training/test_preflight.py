@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.tiny_data import config_values, voc_data, voc_xml, write_voc
 from vistasks.checkpoint import read_checkpoint
 from vistasks.cli import main
 from vistasks.config import parse_config
+from vistasks.loading.loader import Pipeline
 from vistasks.models import MultiTaskModel
 from vistasks.training.loop import train
 
@@ -122,11 +124,74 @@ def test_the_preflight_does_not_change_the_training(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "data", count=4)
     weights = []
     for level in ("none", "sample"):
-        values = config_values(tmp_path / level, voc_data(root), "detection", epochs=1, preflight=level)
+        values = config_values(
+            tmp_path / level, voc_data(root), "detection", epochs=1, preflight=level, threads=1
+        )
         train(parse_config(values))
         weights.append(read_checkpoint(tmp_path / level / "last.safetensors").tensors)
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.fixture
+def default_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No number of threads is given, and the one that a run sets is undone."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_fastest_number_of_threads_is_taken_said_and_kept(
+    tmp_path: Path,
+    default_threads: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("vistasks.training.trial.seconds_by_threads", lambda step: {2: 0.5, 3: 0.25})
+    data = voc_data(write_voc(tmp_path / "data", count=3, masks=False))
+
+    def trained(name: str, resume: bool = False, **options: Any) -> int | None:
+        torch.set_num_threads(1)
+        values = config_values(tmp_path / name, data, "detection", preflight="sample", **options)
+        train(parse_config(values), resume=resume)
+        kept = read_checkpoint(tmp_path / name).config.train.threads
+        assert torch.get_num_threads() == (kept or 1)
+        return kept
+
+    assert trained("measured", epochs=1) == 3
+    assert "\nthreads      3 for PyTorch" in capsys.readouterr().out
+    monkeypatch.setattr("vistasks.training.trial.seconds_by_threads", lambda step: {2: 0.1, 3: 0.2})
+    assert trained("measured", resume=True, epochs=2) == 3  # other digits would come of another number
+    assert trained("given", epochs=1, threads=4) == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert trained("environment", epochs=1) is None
+    assert "\nthreads " not in capsys.readouterr().out
+
+
+def test_the_time_is_estimated_without_what_is_compiled_and_with_what_a_cache_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3 s for a first picture, .2 s for one without cached proposals, .02 s for one with them; no time for the
+    model.
+    """
+    clock, read = [0.0], list[str]()
+    original = Pipeline.__getitem__
+
+    def reading(self: Pipeline, key: tuple[int, int]) -> Any:
+        path = self.dataset.paths[key[1]]
+        clock[0] += 3.0 if not read else 0.02 if path in read else 0.2
+        read.append(path)
+        return original(self, key)
+
+    monkeypatch.setattr("vistasks.training.trial.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Pipeline, "__getitem__", reading)
+    data = voc_data(write_voc(tmp_path / "data", count=8, masks=False))
+    values = config_values(tmp_path / "run", data, "detection", epochs=101, batch_size=2)
+    values["proposals"] = {**values["proposals"], "cache": str(tmp_path / "cache")}
+    told = preflight.dry_run(parse_config(values)).facts["time"]
+    # 4 steps of 2 pictures: 1.6 s in the first epoch, .16 s in each of the others
+    assert told.startswith("about 18 s ") and ".40 s to read it in one process, 0.04 s again" in told
 
 
 def test_what_does_not_fit_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from vistasks.benchmarks.selective_search import labelled_pictures
 from vistasks.proposals import selective_search
 from vistasks.proposals.selective_search import MODES, Mode
-from vistasks.system.memory import peak_bytes
+from vistasks.system.machine import peak_bytes
 
 MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 6.0, 12.0, 24.0)
 TILES = 24  # different pictures in the mosaic

@@ -5,7 +5,6 @@ over a long run.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +25,9 @@ from vistasks.inference.video.reader import Frame, VideoReader
 from vistasks.inference.video.report import VideoReport
 from vistasks.inference.video.run import infer_frames, writing_stages
 from vistasks.inference.video.sinks import VideoWriter
-from vistasks.inference.video.stages import Shots, cores, predicting_stages
+from vistasks.inference.video.stages import Shots, predicting_stages
 from vistasks.inference.video.writing import FrameResults
+from vistasks.system.machine import cores, peak_bytes
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 _WAIT = 0.005  # seconds that each stage of the waiting pipeline takes
@@ -276,8 +276,5 @@ def resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
-        import resource
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
+        return peak_bytes()
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -259,6 +259,10 @@ class TrainConfig(Section):
         default=None, description="what 'best' means: AP, AP50, VOC_mAP, mIoU; null: mean of AP and mIoU"
     )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: PositiveInt | None = Field(
+        default=None,
+        description="PyTorch's on the CPU; null: OMP_NUM_THREADS, or the number that the preflight measures as fastest",
+    )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = Field(
         default=1, description="processes of this machine, each with a device; torchrun says it itself"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,6 +24,7 @@ from vistasks.proposals.cache import CachedProposals, clear
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.recall import ProposalRecall
 from vistasks.proposals.union import Union, together
+from vistasks.system.machine import cores
 
 if TYPE_CHECKING:
     from vistasks.datasets import Dataset
@@ -89,9 +89,7 @@ def compute_command(
         return known, len(method(sample))
 
     started = time.perf_counter()
-    for _, (known, count) in _in_parallel(
-        work, len(dataset), threads or os.cpu_count() or 1, console, "proposals"
-    ):
+    for _, (known, count) in _in_parallel(work, len(dataset), threads or cores(), console, "proposals"):
         kept += known
         boxes += count
     seconds = time.perf_counter() - started
@@ -129,9 +127,7 @@ def report(
             own.update(sample, part)
         return sample, together(parts)
 
-    found = _in_parallel(
-        work, len(dataset), threads or os.cpu_count() or 1, console or Console(stderr=True), "proposals"
-    )
+    found = _in_parallel(work, len(dataset), threads or cores(), console or Console(stderr=True), "proposals")
     for _, (sample, boxes) in found:
         recall.update(sample, boxes)
     seconds = []

@@ -27,7 +27,7 @@ from vistasks.models.building import build_model, restore
 from vistasks.studies.gradients import gradient_conflict
 from vistasks.system.atomic import write_text
 from vistasks.system.devices import pick_device
-from vistasks.system.memory import peak_bytes
+from vistasks.system.machine import peak_bytes
 from vistasks.training.loop import train
 from vistasks.training.optimization import build_optimizer
 from vistasks.types import Batch

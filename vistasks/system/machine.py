@@ -1,9 +1,47 @@
-"""What this machine has left: memory and disk."""
+"""What this machine has: cores, memory and disk; and how a program's threads share it with others."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+from collections.abc import MutableMapping
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def wait_without_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Lets threads of OpenMP sleep while they wait for one another, unless the user has said how they wait.
+
+    By default they spin, and beside another busy process each spins for threads that it keeps from running. Has
+    an effect only before PyTorch is imported.
+    """
+    if not any(name in environment for name in WAITING):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_bytes() -> int:
+    """The largest resident size of this process so far; 0 where the system does not tell (Windows)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would begin with what the parent held
+        line = next(
+            text for text in status.read_text(encoding="ascii").splitlines() if text.startswith("VmHWM:")
+        )
+        return int(line.split()[1]) << 10
+    if resource is None:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def available_memory() -> int | None:

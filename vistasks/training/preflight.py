@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from vistasks.loading.loader import EpochOrder, Pipeline
 from vistasks.models import MultiTaskModel
 from vistasks.models.building import build_model
 from vistasks.system.machine import available_memory, free_disk, gigabytes
+from vistasks.system.threads import best_count, given_by_environment
 from vistasks.training import run_folder
 from vistasks.training.fabric import build_fabric
 from vistasks.training.trial import OUT_OF_MEMORY, Trial, load_batch, try_batch
@@ -93,7 +95,7 @@ class Preflight:
                 self.config = (
                     resolved_config(self.config, self.data)
                     if known is None
-                    else taken_over(self.config, known)
+                    else _with_threads(taken_over(self.config, known), known)
                 )
         if self.config.data.evaluates:
             with self.collecting(strict=strict):
@@ -182,15 +184,21 @@ class Preflight:
                 sampling=build_sampling(config, pipeline.dataset),
             )
             indices = self._readable(pipeline, [index for _, index in next(iter(order))])
-            skip = config.data.on_error == "skip"
-            batch, seconds = load_batch(pipeline, indices, data.classes, model.divisor, skip=skip)
-            found = try_batch(model, batch, seconds, self.device, self.autocast)
+            self._warm_up(pipeline, indices)
+            load = partial(load_batch, pipeline, indices, data.classes, model.divisor)
+            skips = config.data.on_error == "skip"
+            batch, first = load(skip=skips)
+            later = load(skip=skips)[1] if config.proposals.cache or config.data.cache else first
+            found = try_batch(
+                model, batch, self.device, self.autocast, choose_threads=self._chooses_threads()
+            )
             self.facts["first batch"] = ", ".join(
                 f"{name} {value:.4g}" for name, value in found.terms.items()
             )
             steps = len(order) // config.train.devices
+            self._threads(found, later)
             self._memory(found)
-            self._time(found, steps)
+            self._time(found, steps, first, later)
             self._disk(found)
         return found
 
@@ -203,6 +211,30 @@ class Preflight:
         largest = int(np.argmax([height * width for height, width in sizes]))
         wanted = list(dict.fromkeys([largest, *indices]))[: len(indices)]
         return [index for index in wanted if pipeline.dataset.paths[index] not in self.unreadable] or wanted
+
+    def _warm_up(self, pipeline: Pipeline, indices: Sequence[int]) -> None:
+        """Reads a picture that is not in the batch, if there is one, so that nothing is compiled where time is
+        taken.
+        """
+        others = (index for index in range(len(pipeline)) if index not in indices)
+        with suppress(ValueError, OSError):
+            pipeline[0, next(others, indices[0])]
+
+    def _chooses_threads(self) -> bool:
+        """Another number of threads rounds in another way: a run that must give the same digits keeps its own."""
+        train = self.config.train
+        given = train.threads is not None or given_by_environment() or train.devices > 1
+        return self.device.type == "cpu" and not given and not train.deterministic
+
+    def _threads(self, found: Trial, load_seconds: float) -> None:
+        """The number of threads that the run goes on with, where it is not given."""
+        if len(found.step_seconds) == 1:
+            return
+        train = self.config.train
+        count = best_count(found.step_seconds, loading=load_seconds, workers=train.workers)
+        timed = ", ".join(f"{seconds:.2f} s with {n}" for n, seconds in sorted(found.step_seconds.items()))
+        self.facts["threads"] = f"{count} for PyTorch (a batch in the model: {timed}); train.threads chooses"
+        self.config = self.config.model_copy(update={"train": train.model_copy(update={"threads": count})})
 
     def _memory(self, found: Trial) -> None:
         train = self.config.train
@@ -220,17 +252,21 @@ class Preflight:
         if free is not None and needed > free:
             self.problems.append(f"memory: {text}, but {gigabytes(free)} are free; {OUT_OF_MEMORY}")
 
-    def _time(self, found: Trial, steps: int) -> None:
+    def _time(self, found: Trial, steps: int, first: float, later: float) -> None:
+        """``first`` and ``later``: seconds to load a batch in one process, in the first epoch and after it."""
         train, count = self.config.train, 0 if self.val is None else len(self.val)
-        step = max(found.step_seconds, found.load_seconds / max(1, train.workers))
+        model = found.step_seconds.get(train.threads or 0, min(found.step_seconds.values()))
+
+        def epoch(loading: float) -> float:
+            return steps * (max(model, loading / train.workers) if train.workers else model + loading)
+
         evaluations = train.epochs // train.validate_every
-        seconds = train.epochs * steps * step + evaluations * count * found.step_seconds / (
-            3 * train.batch_size
+        seconds = epoch(first) + (train.epochs - 1) * epoch(later)
+        seconds += evaluations * count * model / (3 * train.batch_size)
+        reading = f"{first:.2f} s to read it in one process" + (
+            f", {later:.2f} s again" if later != first else ""
         )
-        reading = f"{found.load_seconds:.2f} s to read it in one process"
-        self.facts["time"] = (
-            f"about {_duration(seconds)} (a batch: {found.step_seconds:.2f} s in the model, {reading})"
-        )
+        self.facts["time"] = f"about {_duration(seconds)} (a batch: {model:.2f} s in the model, {reading})"
 
     def _disk(self, found: Trial) -> None:
         train = self.config.train
@@ -247,6 +283,14 @@ class Preflight:
             self.problems.append(
                 f"disk: {self.facts['disk']}; free some, or choose another folder by output=..."
             )
+
+
+def _with_threads(config: Config, earlier: Config) -> Config:
+    """The config of a run that is gone on with: where it names no number of threads, the earlier one, so that
+    it goes on bit for bit.
+    """
+    threads = config.train.threads or earlier.train.threads
+    return config.model_copy(update={"train": config.train.model_copy(update={"threads": threads})})
 
 
 def _duration(seconds: float) -> str:
@@ -280,12 +324,14 @@ def prepare(config: Config, fabric: Fabric, checkpoint: Checkpoint | None) -> Pa
         look.trial()
         for note in look.notes:
             print(f"note         {note}")
-        for name in ("memory", "disk", "time"):
+        for name in ("threads", "memory", "disk", "time"):
             if name in look.facts:
                 print(f"{name:12} {look.facts[name]}")
     if look.problems:
         raise PreflightFaults(look.problems, look.advice)
     assert look.data is not None and look.model is not None  # or there were problems
+    if look.config.train.threads is not None:
+        torch.set_num_threads(look.config.train.threads)
     return Parts(look.config, look.data, look.val, look.model)
 
 

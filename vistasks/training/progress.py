@@ -52,8 +52,9 @@ class TrainingDisplay:
         )
         self.task = self.bar.add_task("training", total=total, completed=done.step, status="")
         self.smooth: dict[str, float] = {}
-        self.started, self.seen = time.perf_counter(), 0
-        self.last_line = self.last_step = self.started
+        self.last_line = self.last_step = time.perf_counter()
+        self.started, self.seen, self.waited = self.last_step, 0, 0.0
+        self.warm = False
         self.unwritten, self.told = b"", False
         self.events: SummaryWriter | None = None
 
@@ -109,7 +110,10 @@ class TrainingDisplay:
         for name, value in {**values, "lr": rate}.items():
             self._with_events(SummaryWriter.add_scalar, f"train/{name}", value, step)
         self.seen += images
-        average, waiting = self.seen / (now - self.started), waited / (now - self.started)
+        passed = now - self.started
+        average, waiting = self.seen / passed, (waited - self.waited) / passed
+        if not self.warm:  # in the first step workers start and kernels are compiled
+            self.warm, self.started, self.seen, self.waited = True, now, 0, waited
         losses = "  ".join(f"{name.split('/')[-1]} {value:.3f}" for name, value in self.smooth.items())
         status = f"{losses}  lr {rate:.1e}  {average:.1f} img/s  {waiting:.0%} waiting for data"
         self.bar.update(self.task, completed=step, description=f"epoch {epoch + 1}", status=status)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from vistasks.loading.batching import collate, to_device
 from vistasks.loading.loader import Pipeline
 from vistasks.models import MultiTaskModel
+from vistasks.system.threads import seconds_by_threads, typical_seconds
 from vistasks.types import Batch, ClassNames
 
 OUT_OF_MEMORY = (
@@ -30,23 +31,21 @@ class Trial:
 
     Attributes:
         terms: the loss terms of the batch.
-        load_seconds: to read, augment and collate it, in one process.
-        step_seconds: forward and backward.
+        step_seconds: forward and backward, by the number of PyTorch's threads.
         weights: bytes of the model's parameters and buffers.
         trained: bytes of the parameters that are trained.
         activations: bytes that the forward pass keeps for the backward pass.
     """
 
     terms: dict[str, float]
-    load_seconds: float
-    step_seconds: float
+    step_seconds: Mapping[int, float]
     weights: int
     trained: int
     activations: int
 
 
 def load_batch(
-    pipeline: Pipeline, indices: list[int], classes: ClassNames, divisor: int, *, skip: bool = False
+    pipeline: Pipeline, indices: Sequence[int], classes: ClassNames, divisor: int, *, skip: bool = False
 ) -> tuple[Batch, float]:
     """A batch of these pictures as epoch 0 would have them, and the seconds that it took; errors name the
     file.
@@ -68,11 +67,15 @@ def load_batch(
 def try_batch(
     model: MultiTaskModel,
     batch: Batch,
-    load_seconds: float,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
+    *,
+    choose_threads: bool = False,
 ) -> Trial:
     """Forward and backward of a copy of ``model``; no weight, statistic or random number of the run changes.
+
+    Args:
+        choose_threads: time it with several numbers of threads, not only with the one that is set.
 
     Raises:
         FloatingPointError: a loss term is not finite.
@@ -83,19 +86,24 @@ def try_batch(
         try:
             copied = copy.deepcopy(model).to(device).train()
             moved = to_device(batch, device)
-            activations = 0
-            for _ in range(2):  # the first call also chooses kernels and starts threads
-                start = time.perf_counter()
-                with autocast(), _counting() as count:
-                    terms = copied.loss(moved)
-                activations = count()
-                loss = torch.stack(list(terms.values())).sum()
-                _refuse_non_finite(terms, batch.paths)
+            with autocast(), _counting() as count:
+                terms = copied.loss(moved)
+            _refuse_non_finite(terms, batch.paths)
+            kept = count()
+
+            def step() -> None:
+                with autocast():
+                    loss = torch.stack(list(copied.loss(moved).values())).sum()
                 copied.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                seconds = time.perf_counter() - start
+
+            seconds = (
+                seconds_by_threads(step)
+                if choose_threads
+                else {torch.get_num_threads(): typical_seconds(step)}
+            )
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"a batch does not fit into the memory of {device} ({error}): {OUT_OF_MEMORY}"
@@ -103,11 +111,10 @@ def try_batch(
     tensors = [*copied.parameters(), *copied.buffers()]
     return Trial(
         terms={name: float(value.detach()) for name, value in terms.items()},
-        load_seconds=load_seconds,
         step_seconds=seconds,
         weights=sum(tensor.nbytes for tensor in tensors),
         trained=sum(parameter.nbytes for parameter in copied.parameters() if parameter.requires_grad),
-        activations=activations,
+        activations=kept,
     )
 
 

@@ -299,8 +299,10 @@ def _picture(entry: Mapping[str, Any]) -> str:
 
 def _cost(content: Mapping[str, Any]) -> str:
     seconds, memory = content["model_seconds_per_image"], content["peak_megabytes"]
-    text = f"{seconds:.3f} s a picture in the model; at most {memory:,.0f} MB of memory in the evaluating process."
-    return f"<h2>Cost</h2><p>{text}</p>"
+    text = f"{seconds:.3f} s a picture in the model"
+    if memory is not None:
+        text += f"; at most {memory:,.0f} MB of memory in the evaluating process"
+    return f"<h2>Cost</h2><p>{text}.</p>"
 
 
 def _gain(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -24,7 +24,7 @@ from vistasks.metrics.boundary import BoundaryQuality
 from vistasks.metrics.detection_record import detection_record
 from vistasks.proposals.recall import overlaps
 from vistasks.system.atomic import write_text
-from vistasks.system.memory import peak_bytes
+from vistasks.system.machine import peak_bytes
 from vistasks.types import IGNORE_INDEX, ClassNames, Prediction, Sample
 
 PICTURES = 6  # of each kind of error
@@ -88,7 +88,7 @@ class EvaluationReport:
             found["segmentation"] = analyse_segmentation(iou.ordered_records(), self.classes.segmentation)
             found["boundary"] = self.boundary.compute()
             self._records = replace(self._records, pixels=iou.ordered())
-        return {**report, "peak_megabytes": peak_bytes() / 1e6, "analysis": found}
+        return {**report, "peak_megabytes": peak_bytes() / 1e6 or None, "analysis": found}
 
     def write(self, folder: Path, content: Mapping[str, Any]) -> Path:
         """``report.json``, ``report.html`` and what was found in each picture, in ``folder``; returns the

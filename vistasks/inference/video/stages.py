@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from vistasks.inference.prediction import Picture
 from vistasks.inference.video.network import Network, Shot
 from vistasks.inference.video.pipeline import Stage
 from vistasks.inference.video.protocols import FrameSource, Tracker
+from vistasks.system.machine import cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,6 @@ class Shots:
     def stop(self) -> None:
         """Passed on to the source."""
         self._source.stop()
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def predicting_stages(
