@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vistasks.config import Config, parse_config
+from vistasks.config import Config, parse_config, to_json
 from vistasks.system.atomic import replacing, write_text
 from vistasks.system.version import VERSION
 from vistasks.types import ClassNames
@@ -38,7 +38,7 @@ def save_checkpoint(
     header = {
         "version": VERSION,
         "classes": asdict(classes),
-        "config": config.model_dump(mode="json"),
+        "config": to_json(config),
         "state": state,
     }
     # plain copies: safetensors refuses tensors that share memory, and the device is no property of a weight

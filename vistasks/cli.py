@@ -28,6 +28,7 @@ from vistasks.commands import (
     train,
 )
 from vistasks.system.machine import wait_without_spinning
+from vistasks.system.streams import printable_streams
 from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
@@ -43,6 +44,11 @@ Every command has its own --help."""
 def main(arguments: Sequence[str] | None = None, *, command: str | None = None) -> int:
     """Runs the command line; returns the exit code. ``command`` is set by the scripts in tools/."""
     wait_without_spinning()
+    with printable_streams():
+        return _main(arguments, command)
+
+
+def _main(arguments: Sequence[str] | None, command: str | None) -> int:
     parser = build_parser(command)
     # parse_known_args, because argparse does not take positional arguments up again after an option
     parsed, rest = parser.parse_known_args(arguments)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from rich.console import Console
-
 from vistasks.config import Config, load_config
 from vistasks.datasets.shapes.writers import write_clip
 from vistasks.evaluation.loop import evaluate
@@ -17,6 +15,7 @@ from vistasks.inference.images import infer
 from vistasks.inference.predictor import load
 from vistasks.metrics.tables import report_tables
 from vistasks.system.atomic import write_text
+from vistasks.system.terminal import PlainConsole
 from vistasks.training.loop import train
 
 CLIP_FRAMES = 60
@@ -32,7 +31,7 @@ def demo(output: Path, overrides: Sequence[str] = ()) -> int:
 
     A finished demo in the same folder is replaced.
     """
-    console, start = Console(), time.perf_counter()
+    console, start = PlainConsole(), time.perf_counter()
     config = demo_config(output, overrides)
     _clear(output)
 

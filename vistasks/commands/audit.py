@@ -36,11 +36,11 @@ def _audit(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from rich.console import Console
     from rich.progress import track
 
     from vistasks.evaluation.audit import audit
     from vistasks.evaluation.audit.export import entry_lines, frames_table
+    from vistasks.system.terminal import PlainConsole
 
     output = Path(parsed.output)
     found = audit(
@@ -52,7 +52,7 @@ def _audit(parsed: argparse.Namespace) -> int:
         device=parsed.device,
         track=lambda loader: track(loader, "asking the model", transient=True),
     )
-    console = Console()
+    console = PlainConsole()
     entries = found.judgement.faults[: parsed.printed]
     if entries:
         print(

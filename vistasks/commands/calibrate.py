@@ -23,11 +23,11 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from rich.console import Console
     from rich.progress import track
     from rich.table import Table
 
     from vistasks.refining.calibrate import calibrate
+    from vistasks.system.terminal import PlainConsole
 
     done = calibrate(
         config,
@@ -54,6 +54,6 @@ def _calibrate(parsed: argparse.Namespace) -> int:
         curve = ["" if row[key] is None else f"{row[key]:.3f}" for key in ("slope", "offset")]
         errors = [f"{row[key]:.3f}" for key in ("error_before", "error_after")]
         table.add_row(row["class"], str(row["detections"]), str(row["right"]), *curve, *errors)
-    Console().print(table)
+    PlainConsole().print(table)
     print(f"weights      {done['output']}, fitted to {done['pictures']} pictures: report results on others")
     return 0

@@ -31,14 +31,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _compare(parsed: argparse.Namespace) -> int:
     import json
 
-    from rich.console import Console
-
     from vistasks.evaluation.reports.comparison import compare_runs, read_runs
     from vistasks.evaluation.reports.comparison_page import comparison_page, comparison_tables
     from vistasks.system.atomic import write_text
+    from vistasks.system.terminal import PlainConsole
 
     content = compare_runs(read_runs(parsed.runs), samples=parsed.samples)
-    console = Console()
+    console = PlainConsole()
     for table in comparison_tables(content):
         console.print(table)
     folder = Path(parsed.output)

@@ -26,16 +26,16 @@ def _compress(parsed: argparse.Namespace) -> int:
         raise ValueError(
             f"--ranks must be whole numbers with commas, such as 1024,256; received '{parsed.ranks}'"
         ) from None
-    from rich.console import Console
     from rich.table import Table
 
     from vistasks.refining.compress import compress
+    from vistasks.system.terminal import PlainConsole
 
     done = compress(parsed.weights, parsed.output, ranks=ranks, keep=parsed.keep)
     table = Table("stage", "layer", "inputs", "outputs", "rank", "energy kept", "size")
     for row in done["layers"]:
         table.add_row(*(str(value) for value in row.values()))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     before, after = done["parameters"]["before"], done["parameters"]["after"]
     console.print(f"{before / 1e6:.2f} M numbers before, {after / 1e6:.2f} M after", highlight=False)

@@ -50,11 +50,10 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     weights = given_weights(parsed)
     overrides = [*parsed.overrides, *([f"evaluate.engine={parsed.engine}"] if parsed.engine else [])]
     config = load_config(parsed.config, overrides)
-    from rich.console import Console
-
     from vistasks.evaluation.loop import evaluate
     from vistasks.metrics.tables import gain_table, report_tables
     from vistasks.system.atomic import write_text
+    from vistasks.system.terminal import PlainConsole
 
     for path in weights:
         print(f"weights      {Path(path).resolve()}")
@@ -73,7 +72,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     )
     for text in report.get("skipped", {}).values():
         print(f"skipped      {text}")
-    console = Console()
+    console = PlainConsole()
     for table in report_tables(report):
         console.print(table)
     seconds = report["model_seconds_per_image"]
@@ -90,7 +89,6 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 def _bar(batches: Iterable[Any], total: int) -> Iterator[Any]:
     """Yields the batches under a bar, if somebody looks at it (standard error is a terminal)."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -100,7 +98,9 @@ def _bar(batches: Iterable[Any], total: int) -> Iterator[Any]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    from vistasks.system.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
     columns = TextColumn("evaluating"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("batches")
     times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
     with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -26,11 +26,11 @@ def _svm(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from rich.console import Console
     from rich.progress import track
     from rich.table import Table
 
     from vistasks.refining.svm import train_svms
+    from vistasks.system.terminal import PlainConsole
 
     done = train_svms(
         config,
@@ -45,7 +45,7 @@ def _svm(parsed: argparse.Namespace) -> int:
     )
     for row in done["classes"]:
         table.add_row(row["class"], *(f"{row[key]:,}" for key in ("objects", "right", "negatives", "hard")))
-    Console().print(table)
+    PlainConsole().print(table)
     print(f"weights      {done['output']}")
     print(f"what it gains: vistasks evaluate --config {parsed.config} --weights {parsed.output}")
     return 0

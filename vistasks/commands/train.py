@@ -34,12 +34,12 @@ def _train(parsed: argparse.Namespace) -> int:
         print(to_annotated_yaml(config, values, where), end="")
         return 0
     if parsed.dry_run:
-        from rich.console import Console
         from rich.progress import track
 
+        from vistasks.system.terminal import PlainConsole
         from vistasks.training.preflight import dry_run, print_preflight
 
-        console = Console(stderr=True)
+        console = PlainConsole(stderr=True)
         return print_preflight(
             dry_run(config, track=lambda items, text: track(items, text, console=console, transient=True))
         )

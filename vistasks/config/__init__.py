@@ -2,7 +2,15 @@
 value was written.
 """
 
-from vistasks.config.files import apply_override, load_config, parse_config, read_config, read_yaml, to_yaml
+from vistasks.config.files import (
+    apply_override,
+    load_config,
+    parse_config,
+    read_config,
+    read_yaml,
+    to_json,
+    to_yaml,
+)
 from vistasks.config.schema import (
     Config,
     DataConfig,
@@ -32,5 +40,6 @@ __all__ = [
     "parse_config",
     "read_config",
     "read_yaml",
+    "to_json",
     "to_yaml",
 ]

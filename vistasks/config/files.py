@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -187,6 +188,12 @@ def _section_at(keys: tuple[Any, ...]) -> type[BaseModel]:
     for key in keys:
         section = section.model_fields[key].annotation
     return section
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The whole config in JSON's own types; unlike pydantic's it takes any text that a class may be called."""
+    plain: dict[str, Any] = json.loads(json.dumps(config.model_dump()))
+    return plain
 
 
 def to_yaml(config: Config) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from vistasks.datasets.annotations import Dataset
 from vistasks.datasets.problems import DataFaults
+from vistasks.system.terminal import PlainConsole
+from vistasks.system.text import printable
 from vistasks.types import IGNORE_INDEX, Sample
 
 SMALL, MEDIUM = 32.0**2, 96.0**2  # COCO's size ranges by area, in pixels
@@ -50,7 +52,7 @@ class CheckReport:
 
     def show(self, console: Console | None = None) -> None:
         """Prints the report as tables."""
-        _show(self, console or Console())
+        _show(self, console or PlainConsole())
 
 
 def check(dataset: Dataset, *, name: str = "data", progress: bool = True) -> CheckReport:
@@ -108,7 +110,7 @@ def failed(error: Exception, *, name: str = "data") -> CheckReport:
 
 
 def _bar(indices: Iterable[int], text: str, progress: bool) -> Iterable[int]:
-    return track(indices, text, console=Console(stderr=True), transient=True) if progress else indices
+    return track(indices, text, console=PlainConsole(stderr=True), transient=True) if progress else indices
 
 
 def told(path: str, error: Exception) -> str:
@@ -161,12 +163,9 @@ def _never(report: CheckReport) -> list[str]:
 
 
 def _show(report: CheckReport, console: Console) -> None:
-    state = (
-        "[green]good[/]"
-        if report.good
-        else f"[red]{len(report.problems)} problem{'s' * (len(report.problems) != 1)}[/]"
-    )
-    console.print(f"\n[bold]{escape(report.name)}[/]: {state}")
+    count = len(report.problems)
+    state = ("good", "green") if report.good else (f"{count} problem{'s' * (count != 1)}", "red")
+    console.print(Text.assemble("\n", (printable(report.name), "bold"), ": ", state))
     if report.counts:
         console.print(_overview(report))
     for title, counts, unit in (("objects", report.objects, "objects"), ("pixels", report.pixels, "pixels")):
@@ -179,7 +178,7 @@ def _show(report: CheckReport, console: Console) -> None:
     )
     for title, lines, style in sections:
         if lines:
-            console.print(f"[{style}]{title}[/]")
+            console.print(title, style=style)
             for line in lines:
                 console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
@@ -215,5 +214,5 @@ def _classes(title: str, counts: dict[str, int], unit: str) -> Table:
     table.add_column("%", justify="right")
     total = sum(counts.values())
     for index, (class_name, count) in enumerate(counts.items()):
-        table.add_row(str(index), escape(class_name), f"{count:,}", f"{100 * count / total:.1f}")
+        table.add_row(str(index), Text(printable(class_name)), f"{count:,}", f"{100 * count / total:.1f}")
     return table

@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 import supervision as sv
 
+from vistasks.drawing.lettering import put_text, text_size
 from vistasks.drawing.palette import Colour, model_colours
+from vistasks.system.text import printable
 from vistasks.types import IGNORE_INDEX, ClassNames, Sample
 
 GAP, CAPTION, LINE = 10, 22, 24  # pixels: between cells, under each picture, per line of the legend
 _PAPER, _INK, _FAINT = (24, 26, 30), (235, 235, 235), (150, 155, 160)
 _PROPOSAL, _IGNORED = (255, 255, 255), (128, 128, 128)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OPACITY = 0.5  # of the masks
 _LABEL_SCALE = 0.38
 
@@ -117,8 +118,8 @@ def _with_boxes(
     canvas = sv.BoxAnnotator(color=palette, thickness=2).annotate(canvas, plain)
     for box, label in zip(boxes[hard].round().astype(int).tolist(), sample.labels[hard]):
         _dashed(canvas, box, colours[names[label]])
-    texts = [names[label] + ("?" if flag else "") for label, flag in zip(sample.labels, hard)]
-    widths = [cv2.getTextSize(text, _FONT, _LABEL_SCALE, 1)[0][0] + 6 for text in texts]
+    texts = [printable(names[label]) + ("?" if flag else "") for label, flag in zip(sample.labels, hard)]
+    widths = [text_size(text, _LABEL_SCALE)[0] + 6 for text in texts]
     places = boxes.copy()  # the names stand above the boxes, but inside the picture
     places[:, 1] = np.maximum(places[:, 1], 15)
     places[:, 0] = np.clip(places[:, 0], 0, np.maximum(canvas.shape[1] - np.array(widths), 0))
@@ -151,14 +152,14 @@ def _caption(sheet: np.ndarray, sample: Sample, x: int, y: int, width: int) -> N
         facts += f"  {len(sample.proposals)} proposals"
     if not sample.labelled.detection and not sample.labelled.segmentation:
         facts += "  not labelled"
-    (needed, _), _ = cv2.getTextSize(facts, _FONT, 0.4, 1)
-    name = _fitted(sample.image_id, width - needed - 12)
-    cv2.putText(sheet, name, (x, y), _FONT, 0.4, _INK, 1, cv2.LINE_AA)
-    cv2.putText(sheet, facts, (x + width - needed, y), _FONT, 0.4, _FAINT, 1, cv2.LINE_AA)
+    needed, _ = text_size(facts, 0.4)
+    name = _fitted(printable(sample.image_id), width - needed - 12)
+    put_text(sheet, name, (x, y), 0.4, _INK)
+    put_text(sheet, facts, (x + width - needed, y), 0.4, _FAINT)
 
 
 def _fitted(text: str, width: int) -> str:
-    while len(text) > 4 and cv2.getTextSize(text, _FONT, 0.4, 1)[0][0] > width:
+    while len(text) > 4 and text_size(text, 0.4)[0] > width:
         text = ".." + text[3:]  # names of pictures differ at their end
     return text
 
@@ -176,7 +177,7 @@ def _legend(
         entries.append(("name?, dashed: difficult or crowd", _FAINT))
     places, x, line = [], GAP, 0
     for text, colour in entries:
-        needed = 20 + cv2.getTextSize(text, _FONT, 0.45, 1)[0][0] + 18
+        needed = 20 + text_size(text, 0.45)[0] + 18
         if x + needed > width and x > GAP:
             x, line = GAP, line + 1
         places.append((text, colour, x, line * LINE))
@@ -185,5 +186,5 @@ def _legend(
     for text, colour, x, y in places:
         cv2.rectangle(legend, (x, y + 5), (x + 13, y + 18), colour, -1)
         cv2.rectangle(legend, (x, y + 5), (x + 13, y + 18), _FAINT, 1)
-        cv2.putText(legend, text, (x + 20, y + 16), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+        put_text(legend, text, (x + 20, y + 16), 0.45, _INK)
     return legend

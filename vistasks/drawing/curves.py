@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vistasks.system.atomic import replacing
+from vistasks.system.text import plot_label
 
 SMOOTHING = 0.95
 
@@ -50,7 +51,9 @@ def save_curves(metrics: Path, output: Path) -> None:
     for name in lines.losses:
         having = [line for line in steps if name in line]
         losses.plot(
-            [s["step"] for s in having], smoothed([s[name] for s in having]), label=name.replace("/", ": ")
+            [s["step"] for s in having],
+            smoothed([s[name] for s in having]),
+            label=plot_label(name.replace("/", ": ")),
         )
     some = any((line.get_ydata() > 0).any() for line in losses.get_lines())
     losses.set(title="loss terms (smoothed)", xlabel="step", yscale="log" if some else "linear")
@@ -62,7 +65,7 @@ def save_curves(metrics: Path, output: Path) -> None:
             [line["step"] for line in evaluations],
             [float("nan") if v is None else v for v in values],
             "o-",
-            label=name,
+            label=plot_label(name),
         )
     results.set(title="evaluation", xlabel="step", ylim=(0, 1))
     for axes in (losses, rate, results):

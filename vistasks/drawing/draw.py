@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import supervision as sv
 
+from vistasks.drawing.lettering import put_text, text_size
 from vistasks.drawing.palette import BACKGROUND, Colour, model_colours
+from vistasks.system.text import printable
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 OPACITY = 0.5  # of the class map
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LETTERS = 0.42  # OpenCV's font scale at scale 1: capitals 9 pixels high
 _INK: Colour = (255, 255, 255)
 
@@ -117,9 +118,7 @@ def _draw_names(
     scale = drawing_scale(image)
     texts = [_text(detections, index) for index in order]
     weight, padding = max(1, round(scale)), max(2, round(3 * scale))
-    measured = (
-        np.array([cv2.getTextSize(text, _FONT, _LETTERS * scale, weight)[0] for text in texts]) + 2 * padding
-    )
+    measured = np.array([text_size(text, _LETTERS * scale, weight) for text in texts]) + 2 * padding
     places = corners.copy()  # a name stands on its box's upper left corner, or as near as it finds room
     places[:, 1] = np.maximum(places[:, 1], measured[:, 1])
     places[:, 0] = np.clip(places[:, 0], 0, np.maximum(0, image.shape[1] - measured[:, 0]))
@@ -139,7 +138,8 @@ def _draw_names(
 def _text(detections: Detections, index: int) -> str:
     identity = -1 if detections.ids is None else detections.ids[index]
     number = f"#{identity} " if identity >= 0 else ""
-    return f"{number}{detections.class_names[detections.labels[index]]} {detections.scores[index]:.2f}"
+    name = printable(detections.class_names[detections.labels[index]])
+    return f"{number}{name} {detections.scores[index]:.2f}"
 
 
 def _is_bright(colour: Colour) -> bool:
@@ -151,11 +151,11 @@ def draw_tag(canvas: np.ndarray, box: np.ndarray, text: str, *, letters: float =
     """A small dark label in the corner of a box, inside the picture (changed in place); ``letters`` is
     OpenCV's font scale.
     """
-    (width, height), _ = cv2.getTextSize(text, _FONT, letters, 1)
+    width, height = text_size(text, letters)
     x = int(np.clip(box[0], 0, max(0, canvas.shape[1] - width - 4)))
     y = int(np.clip(box[1], 0, max(0, canvas.shape[0] - height - 5)))
     cv2.rectangle(canvas, (x, y), (x + width + 4, y + height + 5), (20, 20, 20), -1)
-    cv2.putText(canvas, text, (x + 2, y + height + 2), _FONT, letters, _INK, 1, cv2.LINE_AA)
+    put_text(canvas, text, (x + 2, y + height + 2), letters, _INK)
 
 
 def drawing_scale(image: np.ndarray) -> float:
@@ -183,7 +183,7 @@ def _draw_legend(canvas: np.ndarray, segmentation: SegmentationMap, colours: Map
     names = [segmentation.names[i] for i in sorted(sorted(shown, key=lambda i: -counts[i])[:room])]
     if not names:
         return
-    letters = max(cv2.getTextSize(name, _FONT, _LETTERS * scale, weight)[0][0] for name in names)
+    letters = max(text_size(name, _LETTERS * scale, weight)[0] for name in names)
     top = max(0, canvas.shape[0] - line * len(names) - round(6 * scale))
     corner = canvas[top:, : letters + swatch + round(18 * scale)]
     corner[:] = (corner * 0.35).astype(np.uint8)
@@ -192,4 +192,4 @@ def _draw_legend(canvas: np.ndarray, segmentation: SegmentationMap, colours: Map
         y = top + index * line + round(6 * scale)
         cv2.rectangle(canvas, (x, y), (x + swatch - 1, y + swatch - 1), colours[name], -1)
         place = (x + swatch + round(6 * scale), y + swatch - 1)
-        cv2.putText(canvas, name, place, _FONT, _LETTERS * scale, _INK, weight, cv2.LINE_AA)
+        put_text(canvas, name, place, _LETTERS * scale, _INK, weight)

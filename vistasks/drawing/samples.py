@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 
 from vistasks.drawing.draw import draw, draw_tag
+from vistasks.drawing.lettering import put_text
 from vistasks.drawing.palette import model_colours
+from vistasks.system.text import printable
 from vistasks.types import ClassNames, Detections, Prediction, Sample, SegmentationMap
 
 HEIGHT, WIDTH = 240, 320  # pixels that each panel is fitted into
 GAP, CAPTION = 8, 20
 LEAST_SCORE = 0.3  # of detections that are drawn
-_PAPER, _INK, _FONT = (24, 26, 30), (235, 235, 235), cv2.FONT_HERSHEY_SIMPLEX
+_PAPER, _INK = (24, 26, 30), (235, 235, 235)
 
 
 class SampleSheet:
@@ -60,7 +62,7 @@ class SampleSheet:
             height, width = panel.shape[:2]
             top, left = GAP + (HEIGHT - height) // 2, number * (WIDTH + GAP) + GAP // 2 + (WIDTH - width) // 2
             pair[top : top + height, left : left + width] = panel
-        cv2.putText(pair, sample.image_id[-48:], (GAP, HEIGHT + GAP + 15), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
+        put_text(pair, printable(sample.image_id)[-48:], (GAP, HEIGHT + GAP + 15), 0.42, _INK)
         return pair
 
     def _labelled(self, sample: Sample) -> Detections:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vistasks.build import build_dataset, build_loader, build_pipeline
-from vistasks.config import Config, Engine
+from vistasks.config import Config, Engine, to_json
 from vistasks.config.files import flat
 from vistasks.evaluation.prediction_log import PredictionLog, Step, data_facts, file_digest
 from vistasks.evaluation.reports import EvaluationReport
@@ -256,7 +256,7 @@ class _Evaluation:
 
     def _facts(self) -> dict[str, Any]:
         """All that predictions depend on; the computer itself is left out."""
-        values = self.config.model_dump(mode="json")
+        values = to_json(self.config)
         chosen = {"seed": values["seed"], "data": values["data"], "evaluate": values["evaluate"]}
         return {
             "vistasks": VERSION,

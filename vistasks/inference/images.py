@@ -210,7 +210,7 @@ class _Rate(ProgressColumn):
 
 def _bar(total: int, shown: bool) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         _Rate(),

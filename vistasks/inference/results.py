@@ -18,6 +18,7 @@ from PIL import Image
 from vistasks.drawing.palette import Colour
 from vistasks.inference.prediction import PicturePrediction
 from vistasks.system.atomic import replacing, write_text
+from vistasks.system.text import csv_cell
 from vistasks.types import ClassNames, SegmentationMap
 
 CSV_COLUMNS = ("class", "score", "x1", "y1", "x2", "y2")
@@ -91,7 +92,7 @@ class PictureResults:
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": listed, "height": height, "width": width})
         self._found += prediction.to_coco(number)
-        self._rows += [[listed, *row] for row in csv_rows(prediction)]
+        self._rows += [[csv_cell(listed), *row] for row in csv_rows(prediction)]
 
 
 def frame_facts(number: int, prediction: PicturePrediction) -> dict[str, Any]:
@@ -140,6 +141,6 @@ def csv_rows(prediction: PicturePrediction) -> list[list[str]]:
     if found is None:
         return []
     return [
-        [name, f"{score:.4f}", *(f"{corner:.2f}" for corner in box)]
+        [csv_cell(name), f"{score:.4f}", *(f"{corner:.2f}" for corner in box)]
         for name, score, box in zip(found.names, found.scores, found.boxes)
     ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from vistasks.datasets.prepare.prepare import prepare
+from vistasks.system.terminal import PlainConsole
 
 # torch and albumentations are imported where they are needed: `prepare` works without them and should begin
 # at once
@@ -30,7 +29,7 @@ def check_command(config: Config) -> int:
     """
     classes: ClassNames | None = None
     good, paths = True, {}
-    console = Console()
+    console = PlainConsole()
     for part in ("train", "val") if config.data.evaluates else ("train",):
         report, dataset = _checked(config, part, classes)
         if dataset is not None:
@@ -77,7 +76,7 @@ def show_command(config: Config, output: Path, *, count: int = 12) -> int:
     dataset = build_dataset(config, "train")
     pipeline = build_pipeline(config, dataset, training=True)
     indices = np.random.default_rng(config.seed).permutation(len(dataset))[:count]
-    bar = track(indices.tolist(), "preparing samples", console=Console(stderr=True), transient=True)
+    bar = track(indices.tolist(), "preparing samples", console=PlainConsole(stderr=True), transient=True)
     samples = [pipeline[0, index][0] for index in bar]
     sheet = contact_sheet(samples, dataset.classes)
     output.parent.mkdir(parents=True, exist_ok=True)

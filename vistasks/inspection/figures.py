@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vistasks.system.atomic import replacing
+from vistasks.system.text import plot_label
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(plot_label(title))
     return figure
 
 
@@ -58,7 +59,7 @@ def save_sheets(path: Path, sheets: Mapping[str, np.ndarray], title: str) -> Non
         axes.imshow(
             sheet, cmap="viridis" if sheet.ndim == 2 else None, vmin=0, vmax=1, interpolation="nearest"
         )
-        axes.set_title(name, fontsize="medium")
+        axes.set_title(plot_label(name), fontsize="medium")
         axes.axis("off")
     _save(figure, path)
 
@@ -111,7 +112,12 @@ def save_scatter(
             mine = points[names == name]
             colour = np.array(colours.get(name, (170, 170, 170))) / 255
             axes.scatter(
-                mine[:, 0], mine[:, 1], s=14, color=colour, label=f"{name} ({len(mine)})", linewidths=0
+                mine[:, 0],
+                mine[:, 1],
+                s=14,
+                color=colour,
+                label=plot_label(f"{name} ({len(mine)})"),
+                linewidths=0,
             )
         axes.set(title=title, xticks=[], yticks=[])
         axes.legend(fontsize="small")

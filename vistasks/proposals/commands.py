@@ -25,6 +25,8 @@ from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.recall import ProposalRecall
 from vistasks.proposals.union import Union, together
 from vistasks.system.machine import cores
+from vistasks.system.terminal import PlainConsole
+from vistasks.system.text import plot_label
 
 if TYPE_CHECKING:
     from vistasks.datasets import Dataset
@@ -80,7 +82,7 @@ def compute_command(
         raise ValueError(
             "proposals compute: the config keeps no proposals; set proposals.cache and a method that can be cached"
         )
-    console = console or Console()
+    console = console or PlainConsole()
     kept = boxes = 0
 
     def work(index: int) -> tuple[bool, int]:
@@ -127,7 +129,8 @@ def report(
             own.update(sample, part)
         return sample, together(parts)
 
-    found = _in_parallel(work, len(dataset), threads or cores(), console or Console(stderr=True), "proposals")
+    stderr = PlainConsole(stderr=True)
+    found = _in_parallel(work, len(dataset), threads or cores(), console or stderr, "proposals")
     for _, (sample, boxes) in found:
         recall.update(sample, boxes)
     seconds = []
@@ -160,7 +163,7 @@ def report_command(
     """Prints `report` as tables; writes it as json and as a plot of recall against the number of boxes where
     asked.
     """
-    console = console or Console()
+    console = console or PlainConsole()
     result = report(dataset, method, threads=threads, console=console)
     _show(result, console)
     if json_path:
@@ -227,7 +230,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         linestyle="--",
         label="average recall .5 to .95",
     )
-    axes.set(xscale="log", xlabel="boxes a picture", ylim=(0, 1), title=result["method"].split(" ")[0])
+    axes.set(
+        xscale="log", xlabel="boxes a picture", ylim=(0, 1), title=plot_label(result["method"].split(" ")[0])
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
@@ -236,5 +241,5 @@ def plot(result: dict[str, Any], path: Path) -> None:
 def clear_command(folder: Path, *, console: Console | None = None) -> int:
     """Empties a cache folder of what is ours; returns the exit code, 0."""
     files, size = clear(folder)
-    (console or Console()).print(f"{files} files, {size / 1e6:.1f} MB removed from {folder.resolve()}")
+    (console or PlainConsole()).print(f"{files} files, {size / 1e6:.1f} MB removed from {folder.resolve()}")
     return 0

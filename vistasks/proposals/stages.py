@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vistasks.drawing.lettering import put_text
 from vistasks.proposals.colour import COLOUR_SPACES
 from vistasks.proposals.graph_segmentation import coarser, segment, smoothed_planes
 from vistasks.proposals.selective_search import (
@@ -119,7 +120,7 @@ def sheet(found: list[tuple[str, np.ndarray]]) -> np.ndarray:
         x = GAP + index % COLUMNS * (CELL + GAP)
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
         page[y : y + high, x : x + CELL] = cv2.resize(picture, (CELL, high), interpolation=way)
-        cv2.putText(page, title, (x, y + high + 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK, 1, cv2.LINE_AA)
+        put_text(page, title, (x, y + high + 17), 0.5, _INK)
     return page
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vistasks.config import apply_override, parse_config, read_yaml
+from vistasks.config import apply_override, parse_config, read_yaml, to_json
 from vistasks.studies.joint_part import run_part
 from vistasks.studies.tables import markdown, print_rows
 from vistasks.system.atomic import write_text
@@ -95,8 +95,7 @@ def _changed(
         raise ValueError(f"change '{name}': {error}") from None
     if not config.data.evaluates:
         raise ValueError("study ablation needs an evaluation, and data.val is empty: name its part there")
-    plain: dict[str, Any] = config.model_dump(mode="json")
-    return plain
+    return to_json(config)
 
 
 def _folder(name: str) -> str:

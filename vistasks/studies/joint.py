@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vistasks.build import build_dataset, build_proposals
-from vistasks.config import Config
+from vistasks.config import Config, to_json
 from vistasks.proposals.commands import compute_command
 from vistasks.studies.joint_part import PARTS, part_config, run_part, time_steps
 from vistasks.studies.tables import markdown, print_rows
@@ -79,7 +79,7 @@ def _check(config: Config, epochs: int | None, minutes: float | None) -> None:
 
 def _plan(config: Config, output: Path, budget: dict[str, Any], work: Any) -> dict[str, Any]:
     """What is trained for how many epochs; that of an earlier session where there is one."""
-    described = {**config.model_dump(mode="json"), "output": None}
+    described = {**to_json(config), "output": None}
     path = output / "plan.json"
     if path.is_file():
         plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

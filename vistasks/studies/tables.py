@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
+
+from vistasks.system.terminal import PlainConsole
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -22,4 +23,4 @@ def print_rows(rows: Sequence[Sequence[str]], *, title: str) -> None:
         table.add_column(name, justify="left" if index == 0 else "right")
     for row in body:
         table.add_row(*row)
-    Console().print(table)
+    PlainConsole().print(table)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from vistasks.system.terminal import PlainConsole
 from vistasks.training.run_folder import keep_finished_steps
 from vistasks.training.state import Progress
 
@@ -38,12 +38,12 @@ class TrainingDisplay:
 
     def __init__(self, folder: Path, total: int, done: Progress, *, active: bool) -> None:
         self.folder, self.total, self.done, self.active = folder, total, done, active
-        self.console = Console()
+        self.console = PlainConsole()
         self.bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

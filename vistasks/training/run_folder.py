@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from vistasks.checkpoint import Checkpoint, read_checkpoint, state_of
-from vistasks.config import Config, to_yaml
+from vistasks.config import Config, to_json, to_yaml
 from vistasks.config.files import flat
 from vistasks.loading.class_weights import taken_over
 from vistasks.system.atomic import remove_leftovers, write_text
@@ -151,7 +151,7 @@ def announce_resumed(checkpoint: Checkpoint, damaged: Mapping[Path, str], config
 
 def changed_values(before: Config, now: Config) -> list[str]:
     """``key: before -> now`` of every value of a config that is another one in a run that goes on."""
-    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
+    old, new = flat(to_json(before)), flat(to_json(now))
     return [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in dict.fromkeys([*old, *new])

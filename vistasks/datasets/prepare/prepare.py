@@ -24,6 +24,7 @@ from vistasks.datasets.prepare.download import check_sum, download
 from vistasks.datasets.prepare.unpack import unpack
 from vistasks.datasets.sources import SOURCES, Archive, Source
 from vistasks.registry import nearest
+from vistasks.system.terminal import PlainConsole
 
 MARKER = ".prepared.json"
 DOWNLOADS = "downloads"  # inside the data folder; archives that a person fetched elsewhere are put here
@@ -64,7 +65,7 @@ def prepare_source(
     wait: float = 2.0,
 ) -> Path:
     """`prepare` for any `Source`; ``wait`` as in `download`."""
-    console = Console(quiet=not progress)
+    console = PlainConsole(quiet=not progress)
     say: Callable[[str], None] = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
     if _is_prepared(name, root):
         say(f"{name} is already in {root}; nothing to do (remove {root / MARKER} to prepare it again)")
@@ -130,7 +131,7 @@ def _bar(
     console: Console, text: str, total: int | None = None
 ) -> Iterator[Callable[[int, int | None], None]]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

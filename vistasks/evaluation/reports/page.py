@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -10,6 +12,7 @@ from typing import Any
 from vistasks.drawing.palette import Colour, model_colours
 from vistasks.evaluation.reports.gallery import CLASS_MAP
 from vistasks.evaluation.reports.svg import bar_chart, line_chart
+from vistasks.system.text import printable
 from vistasks.types import ClassNames
 
 KIND_COLOURS = {
@@ -41,10 +44,21 @@ def document(title: str, body: str) -> str:
         (files("vistasks.evaluation.reports") / name).read_text(encoding="utf-8")
         for name in ("page.css", "page.js")
     )
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
         f"<body>{body}<script>{script}</script></body></html>\n"
+    )
+    return printable(page, keep="\n\t")
+
+
+def _policy(script: str) -> str:
+    """The page loads nothing and runs no script but its own, whatever a name in it tries."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 
@@ -78,7 +92,8 @@ def _head(content: Mapping[str, Any]) -> str:
     data = ", ".join(
         f"{key}: {value}" for key, value in content.get("data", {}).items() if isinstance(value, str)
     )
-    about = f"weights {content.get('weights', '')}<br>data {data}<br>{content['images']} pictures"
+    weights = escape(str(content.get("weights", "")))
+    about = f"weights {weights}<br>data {escape(data)}<br>{content['images']} pictures"
     return f'<h1>Evaluation report</h1><p class="faint">{about}</p>'
 
 

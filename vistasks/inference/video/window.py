@@ -12,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vistasks.system.text import printable
+
 _ENDING_KEYS = (27, ord("q"))  # 27: Escape
 _LARGEST = 1280  # pixels of a new window's longer side
 _TRIAL = "import cv2; cv2.namedWindow('vistasks'); cv2.waitKey(1); cv2.destroyAllWindows()"
@@ -33,7 +35,7 @@ class Window:
         )  # OpenCV's wheel lacks Qt's fonts, and Qt says so at length
         check_display()
         self.hidden: Collection[str] = frozenset()
-        self.title = title
+        self.title = printable(title)
         self._open = False
 
     def publish(self, image: np.ndarray, stats: Mapping[str, Any]) -> bool:

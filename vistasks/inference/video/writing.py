@@ -26,6 +26,7 @@ from vistasks.inference.video.parts import Part, PartFolder
 from vistasks.inference.video.protocols import FrameSource
 from vistasks.inference.video.sinks import TICKS, VideoWriter
 from vistasks.system.atomic import replacing
+from vistasks.system.text import file_name
 from vistasks.types import Detections, SegmentationMap
 
 _QUALITY = 92  # of JPEG files
@@ -136,7 +137,7 @@ class FrameResults:
                     math.ceil(box[3]),
                 )
                 crop = image[max(0, top) : bottom, max(0, left) : right]
-                _save_jpeg(crop, self.output / "crops" / label.replace("/", "_") / f"{name}_{index}.jpg")
+                _save_jpeg(crop, self.output / "crops" / file_name(label) / f"{name}_{index}.jpg")
         if self.options.masks == "png" and prediction.segmentation is not None:
             write_mask(prediction.segmentation, self.output / "masks" / f"{name}.png", prediction.colours)
 
