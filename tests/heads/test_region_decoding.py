@@ -59,3 +59,17 @@ def test_nothing_found(decoding: Decoding) -> None:
 def test_the_options_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Decoding(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_overlap_from_which_on_the_worse_box_goes() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 6]])[:, None]  # IoU .6
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+    for nms, left in ((0.5, 1), (0.55, 1), (0.65, 2)):
+        assert len(select_detections(scores, boxes, Decoding(nms=nms))[0]) == left
+
+
+def test_only_boxes_with_a_greater_score_are_left() -> None:
+    scores = torch.tensor([[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]])
+    for soft in (None, 0.5):
+        found = select_detections(scores, BOXES * 10, Decoding(score=0.5, soft_nms=soft))[1]
+        assert found.tolist() == [0.75]

@@ -74,3 +74,11 @@ def test_the_box_of_the_likeliest_class() -> None:
     found, label = best_class_boxes(scores, boxes)
     assert label.tolist() == [1, 0] and found.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
     assert best_class_boxes(scores, boxes[:, :1])[0].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+
+
+def test_the_box_loss_is_a_sum_over_the_foreground_by_the_number_of_all_regions() -> None:
+    layers = predictor()
+    deltas = encode(REGIONS, OBJECTS, layers.scale)[:, None].repeat(1, 2, 1)
+    deltas[0, 1] += torch.tensor([0.5, -0.5, 0.5, 2.0])  # the foreground: .5 * .5**2 three times, and 2 - .5
+    found = layers.box_loss(deltas, REGIONS, OBJECTS, LABELS, background=2, loss=BoxLoss())
+    assert float(found) == pytest.approx((3 * 0.125 + 1.5) / 3)

@@ -97,3 +97,34 @@ def test_maps_of_different_width() -> None:
         network(stride=[16, 32])
     with pytest.raises(TrunkMismatch, match="rpn needs maps at strides 4, but"):
         network(stride=[4])
+
+
+def test_the_box_loss_of_an_anchor_by_hand() -> None:
+    rpn, batch = network(per_image=10_000), scene()
+    judged = rpn(features())
+    every = torch.cat(judged.anchors)
+    positive, negative, match = rpn._drawn(every, batch, 0)
+    deltas = torch.zeros(2, len(every), 4)
+    deltas[0, positive] = encode(every[positive], batch.boxes[0][match], UNIT)
+    deltas[0, positive[0]] += torch.tensor([0.05, -0.05, 0.0, 1.0])
+    exact = list(deltas.split([len(anchors) for anchors in judged.anchors], dim=1))
+    drawn = len(positive) + len(negative) + sum(len(part) for part in rpn._drawn(every, batch, 1)[:2])
+    expected = 2 * 0.5 * 0.05**2 * 9 + (1 - 0.5 / 9)  # smooth L1 with beta 1/9
+    found = rpn.loss(Judged(judged.logits, exact, judged.anchors), batch)["rpn_box"]
+    assert float(found) == pytest.approx(expected / drawn, rel=1e-4)
+
+
+def test_of_proposals_that_overlap_the_best_stays() -> None:
+    boxes = torch.tensor([[0.0, 0, 40, 40], [0.0, 0, 40, 32], [50.0, 0, 90, 40]])  # IoU .8, none
+    judged = Judged([torch.tensor([[1.0, 2, 0]])], [torch.zeros(1, 3, 4)], [boxes])
+    batch = scene(1)
+    assert network(nms=0.7).propose(judged, batch)[0].tolist() == boxes[[1, 2]].tolist()
+    assert network(nms=0.85).propose(judged, batch)[0].tolist() == boxes[[1, 0, 2]].tolist()
+
+
+def test_an_anchor_with_just_the_overlap_is_foreground() -> None:
+    rpn, batch = network(foreground_iou=0.5, per_image=10), scene(1)
+    box = torch.tensor([[0.0, 0, 40, 40]])
+    anchors = torch.cat([box, torch.tensor([[0.0, 0, 40, 20], [0.0, 0, 40, 19]])])
+    batch = replace(batch, boxes=(box,), labels=(torch.tensor([1]),))
+    assert sorted(rpn._drawn(anchors, batch, 0)[0].tolist()) == [0, 1]

@@ -125,3 +125,13 @@ def test_labelling_by_another_overlap() -> None:
     regions = torch.tensor([[0.0, 0, 100, 65], [0.0, 0, 100, 75], [510.0, 510, 550, 550]])
     found = label_regions(regions, boxes, torch.tensor([1]), crowd, background=BACKGROUND, foreground_iou=0.7)
     assert found.labels.tolist() == [BACKGROUND, 1] and found.matched[1].tolist() == boxes[0].tolist()
+
+
+def test_a_region_with_just_the_overlap_is_foreground() -> None:
+    boxes = torch.tensor([[0.0, 0, 20, 20]])
+    regions = torch.tensor([[0.0, 0, 20, 10], [0.0, 0, 20, 9]])  # IoU .5 and .45
+    found = label_regions(regions, boxes, torch.tensor([1]), NONE, background=BACKGROUND, foreground_iou=0.5)
+    assert found.labels.tolist() == [1, BACKGROUND]
+    sampling = RegionSampling(foreground_fraction=1, add_ground_truth=False)
+    found = sample_regions(regions, boxes, torch.tensor([1]), NONE, background=BACKGROUND, sampling=sampling)
+    assert found.labels.tolist() == [1, BACKGROUND] and found.boxes.tolist() == regions.tolist()

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
+from tests.heads.contract import model_with, scene, small_trunk
 from vistasks.heads.fcn import bilinear_upsampling
 from vistasks.heads.head import Trunk, TrunkMismatch
+from vistasks.heads.segmentation import class_map
 from vistasks.registry import BACKBONES, HEADS
 from vistasks.types import Features
 
@@ -90,3 +95,35 @@ def test_segnet_puts_values_back_where_they_came_from() -> None:
     image[0, 0, 3, 0] = 1
     pooled, indices = functional.max_pool2d(image, 2, return_indices=True)
     assert torch.equal(functional.max_unpool2d(pooled, indices, [2, 2], output_size=[4, 4]), image)
+
+
+def test_class_maps_are_enlarged_from_the_middles_of_the_pixels() -> None:
+    right = torch.tensor([0.0, 1.0]).expand(1, 1, 2, 2)  # 0, .25, .75, 1 at four pixels a row
+    scores = torch.cat([torch.full_like(right, 0.3), right], dim=1)
+    assert class_map(scores, (4, 4), ("a", "b")).labels.tolist() == [[0, 0, 1, 1]] * 4
+
+
+def test_the_auxiliary_classifier_learns_the_pixel_in_the_middle_of_each_cell() -> None:
+    backbone, trunk = small_trunk()
+    options = {"name": "fcn32s", "auxiliary": {"stride": 16, "weight": 0.5}}
+    head = HEADS.build(options, where="head", given={"trunk": trunk, "classes": CLASSES})
+    sure = torch.tensor([0.0, 50.0, 0.0]).view(1, 3, 1, 1).expand(2, 3, 4, 6)
+    head.auxiliary = Constant(sure)
+    target = torch.zeros(2, 64, 96, dtype=torch.int64)
+    target[:, 8::16, 8::16] = 1
+    batch = replace(scene(), segmentation=target)
+    model = model_with(head, backbone)
+    assert model.loss(batch)["segmentation/auxiliary"].item() == pytest.approx(0, abs=1e-6)
+    target[:, 8::16, 8::16] = 2
+    assert model.loss(batch)["segmentation/auxiliary"].item() == pytest.approx(0.5 * 50, rel=1e-6)
+
+
+class Constant(nn.Module):
+    """Answers the same to whatever it is asked."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from vistasks.cli import main
 from vistasks.config import Config, parse_config
 from vistasks.evaluation.loop import evaluate
 from vistasks.heads.test_time import parse_views
-from vistasks.inference.ensemble import Ensemble, load_models
+from vistasks.inference.ensemble import Ensemble, EnsembleModel, load_models
 from vistasks.inference.images import infer
 from vistasks.inference.loaded import load_model
 from vistasks.models.building import build_model
+from vistasks.models.views import Opinion
 from vistasks.ops.box_fusion import BoxFusion, fuse_detections
+from vistasks.types import Batch, ClassNames
 
 JOINT = ("detection", "segmentation")
 
@@ -228,3 +231,23 @@ def test_the_commands_take_several_weights(
     ]
     assert main(["infer", *weights, *arguments]) == 0
     assert (tmp_path / "o" / "scene_0.jpg").is_file()
+
+
+class Sure(torch.nn.Module):
+    """A segmenter that gives both classes the same probabilities at every pixel."""
+
+    def __init__(self, first: float) -> None:
+        super().__init__()
+        self.heads = {"segmentation": None}
+        self.first = first
+
+    def opinions(self, batch: list[Batch]) -> list[Opinion]:
+        return [Opinion(None, torch.tensor([self.first, 1 - self.first]).view(1, 2, 1, 1).expand(1, 2, 2, 2))]
+
+
+def test_votes_decide_a_class_map() -> None:
+    members = [SimpleNamespace(model=Sure(first)) for first in (0.6, 0.3)]
+    for votes, expected in (([1, 1], 1), ([3, 1], 0), ([1, 3], 1)):  # .9 against 1.1, 2.1 against 1.9, ...
+        both = EnsembleModel(members, ClassNames((), ("a", "b")), BoxFusion(), votes)
+        (prediction,) = both.predict([SimpleNamespace(original_sizes=((4, 4),))] * 2)
+        assert (prediction.segmentation.labels == expected).all()

@@ -200,3 +200,9 @@ def prediction_parts(prediction: PicturePrediction) -> tuple[np.ndarray, np.ndar
 def test_a_backend_that_cannot_average_says_so() -> None:
     with pytest.raises(ValueError, match="--tta and --window"):
         Predictor(Backend()).look(TestTime(flip=True))
+
+
+def test_a_score_just_as_high_as_asked_is_kept() -> None:
+    image = np.zeros((30, 40, 3), dtype=np.uint8)
+    found = Predictor(Backend(), score=float(np.float32(0.3))).predict(image).detections
+    assert found.names == ["cat", "dog"]

@@ -8,9 +8,10 @@ import torch
 
 import vistasks.necks  # noqa: F401 - fills the registry
 from tests.heads.contract import CLASSES, scene, small_trunk, unlabelled
+from vistasks.loading.batching import collate
 from vistasks.models import MultiTaskModel
 from vistasks.registry import HEADS, NECKS
-from vistasks.types import SegmentationMap
+from vistasks.types import ClassNames, Sample, SegmentationMap
 
 
 def model(*tasks: str, weights: dict[str, float] | None = None) -> MultiTaskModel:
@@ -173,3 +174,18 @@ def test_bfloat16_changes_the_answers_little() -> None:
             one.segmentation.labels == other.segmentation.labels
         ).mean() > 0.8  # random weights: many near ties
         assert other.detections.scores.dtype == np.float32 and other.detections.boxes.dtype == np.float32
+
+
+def test_the_trunk_sees_normalised_red_green_and_blue() -> None:
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    image[..., 0] = 255
+    batch = collate(
+        [Sample(image_id="red", path="red", image=image)],
+        [(64, 64)],
+        classes=ClassNames(CLASSES, ()),
+        divisor=32,
+    )
+    seen = model("detection").features(batch).images
+    assert seen is not None
+    expected = [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]  # ImageNet's mean and deviation
+    assert seen[0, :, 5, 5].tolist() == pytest.approx(expected, rel=1e-5)

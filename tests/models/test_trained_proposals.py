@@ -95,3 +95,11 @@ def test_a_union_has_each_box_once() -> None:
         ValueError, match=r"proposals\.method\.methods\[0\]\.name: unknown proposal method 'gird'"
     ):
         Union([{"name": "gird"}])
+
+
+def test_a_union_keeps_the_order_of_its_methods() -> None:
+    first, second = (
+        np.array(boxes, dtype=np.float32)
+        for boxes in ([[9, 9, 20, 20], [5, 5, 8, 8]], [[5, 5, 8, 8], [1, 1, 2, 2]])
+    )
+    assert together([first, second]).tolist() == [[9, 9, 20, 20], [5, 5, 8, 8], [1, 1, 2, 2]]

@@ -20,7 +20,7 @@ from lightning_fabric.plugins.precision import DoublePrecision
 from tests.tiny_data import config_values, mask_data, voc_data, write_mask_folder, write_voc
 from vistasks.config import Config, parse_config
 from vistasks.registry import PROPOSALS
-from vistasks.system import devices
+from vistasks.training import fabric
 from vistasks.training.loop import train
 from vistasks.training.progress import TrainingDisplay
 from vistasks.training.state import Progress
@@ -81,7 +81,7 @@ class Float64(DoublePrecision):
 def train_in_float64(config: Config) -> None:
     """`train`, computed in float64: a difference that is left is no rounding error that the steps have amplified."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "Fabric", lambda **options: Fabric(**options | {"plugins": Float64()}))
+        patch.setattr(fabric, "Fabric", lambda **options: Fabric(**options | {"plugins": Float64()}))
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         train(config)
 

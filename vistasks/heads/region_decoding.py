@@ -23,7 +23,7 @@ class Decoding:
     """From class probabilities to detections.
 
     Attributes:
-        score: boxes with a smaller one are dropped.
+        score: only boxes with a greater one are left.
         nms: IoU from which on the worse of two boxes is dropped (or, with ``soft_nms``, not used).
         soft_nms: sigma of the Gaussian by which overlapping boxes lose score instead (Bodla et al. 2017,
             section 3; .5 there).
