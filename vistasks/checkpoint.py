@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def save_checkpoint(
     """
     header = {
         "version": VERSION,
-        "classes": asdict(classes),
+        "classes": classes.by_task(),
         "config": to_json(config),
         "state": state,
     }
@@ -142,9 +142,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"model.backbone.weights={path}"
         )
     try:
-        classes = ClassNames(*(tuple(header["classes"][task]) for task in ("detection", "segmentation")))
+        classes = ClassNames.of_tasks(header["classes"])
         values, state = header["config"], dict(header["state"])
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(
             f"{path}: its vistasks header is incomplete; was it written by another version?"
         ) from None

@@ -63,7 +63,7 @@ def test_boxes_are_fused_and_maps_averaged(tmp_path: Path, voc: Path) -> None:
     assert np.array_equal(found.detections.scores, expected.scores)
     proposals = [alone[0].backend.propose(image)]
     seen = [
-        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0].probabilities
+        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0]["segmentation"]
         for one in alone
     ]
     large = [
@@ -88,7 +88,7 @@ def test_votes(tmp_path: Path, voc: Path) -> None:
     )
     proposals = [alone[0].backend.propose(image)]
     seen = [
-        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0].probabilities
+        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0]["segmentation"]
         for one in alone
     ]
     large = [

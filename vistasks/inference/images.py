@@ -112,7 +112,7 @@ def infer(
         names={str(path): name for path, name in names.items()},
         inputs={str(path): path.relative_to(folder).as_posix() for path in paths},
         classes=predictor.classes,
-        detects="detect" in predictor.tasks,
+        tasks=predictor.tasks,
     )
     with results, _bar(len(paths), progress) as bar:
         task = bar.add_task("predicting", total=len(paths))
