@@ -28,6 +28,7 @@ class Task:
         title: of its sections in reports, such as "Boxes".
         unit: what a class's labels are counted in, such as "objects".
         has_classes: its labels are of named classes.
+        read: the readers give its labels; else it makes them of the image itself.
         takes_proposals: its head takes region proposals.
         layer: where its answers are drawn: higher ones over lower ones.
         headline: name -> (metric, number): the few numbers that a run is followed by.
@@ -39,6 +40,7 @@ class Task:
     title: ClassVar[str]
     unit: ClassVar[str] = "labels"
     has_classes: ClassVar[bool] = True
+    read: ClassVar[bool] = True
     takes_proposals: ClassVar[bool] = False
     layer: ClassVar[int] = 0
     headline: ClassVar[Mapping[str, tuple[str, str]]] = {}

@@ -33,6 +33,8 @@ class LoadedModel(Backend):
     `vistasks.inference.predictor.Predictor` drives.
     """
 
+    selects = True
+
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.path = checkpoint.path
         self.paths = [self.path]

@@ -48,7 +48,7 @@ class PicturePrediction(Prediction):
         height, width = self.image.shape[:2]
         facts = [self.path or "array", f"{width}x{height}"]
         facts += [f"{self.seconds:.3f} s"] if self.seconds is not None else []
-        facts += [task.summary(answer) for task, answer in answers(self)]
+        facts += [task.summary(answer) for task, answer in reversed(list(answers(self)))]
         return f"<{'; '.join(facts)}>"
 
     @property

@@ -48,7 +48,8 @@ class Asked(Backend):
         maps = [
             self._map(image) if index in rows["segmentation"] else None for index, image in enumerate(images)
         ]
-        more = regions(maps) if regions is not None else [np.zeros((0, 4), np.float32)] * len(images)
+        said = [Prediction(None, found) for found in maps]
+        more = regions(said) if regions is not None else [np.zeros((0, 4), np.float32)] * len(images)
         boxes = [
             np.concatenate([extra, given])
             for extra, given in zip(more, proposals or [np.zeros((0, 4))] * len(images))
