@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vistasks.inference.ensemble import Ensemble, EnsembleModel, load_models
 from vistasks.loading.batching import to_device
 from vistasks.models import MultiTaskModel
 from vistasks.ops.box_fusion import BoxFusion
+from vistasks.system.locks import owned
 from vistasks.system.version import VERSION
 from vistasks.task import all_tasks, task_of
 from vistasks.types import Batch, ClassNames, Sample
@@ -118,22 +120,25 @@ def evaluate(
     """
     weights = [weights] if isinstance(weights, str) else list(weights)
     _check(config, weights, test_time, gain=gain, resume=resume, page=page)
-    evaluation = _Evaluation(config, weights, device, test_time, fusion, votes)
-    alone: list[dict[str, Any]] = []
-    for number, path in enumerate(weights if gain else [], 1):
-        log = None if page is None else page / f"alone_{number}.jsonl"
-        alone.append(_Evaluation(config, [path], device, None, fusion).run(track, log=log, resume=resume))
-    collected = EvaluationReport(evaluation.loaded.classes, evaluation.tasks) if page is not None else None
-    report = evaluation.run(
-        track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume
-    )
-    if gain:
-        report["gain"] = [_cost(one, one["weights"]) for one in alone]
-        report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
-    if page is not None and collected is not None:
-        report = collected.compute(report, evaluation.metrics)
-        collected.write(page, report)
-    return report
+    with owned(page) if page is not None else nullcontext():
+        evaluation = _Evaluation(config, weights, device, test_time, fusion, votes)
+        alone: list[dict[str, Any]] = []
+        for number, path in enumerate(weights if gain else [], 1):
+            log = None if page is None else page / f"alone_{number}.jsonl"
+            alone.append(_Evaluation(config, [path], device, None, fusion).run(track, log=log, resume=resume))
+        collected = (
+            EvaluationReport(evaluation.loaded.classes, evaluation.tasks) if page is not None else None
+        )
+        report = evaluation.run(
+            track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume
+        )
+        if gain:
+            report["gain"] = [_cost(one, one["weights"]) for one in alone]
+            report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
+        if page is not None and collected is not None:
+            report = collected.compute(report, evaluation.metrics)
+            collected.write(page, report)
+        return report
 
 
 def _check(
