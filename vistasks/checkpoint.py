@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vistasks.config import Config, parse_config, to_json
+from vistasks.checkpoint_config import checked_header, decided
+from vistasks.config import Config, to_json
 from vistasks.system.atomic import replacing, write_text
 from vistasks.system.version import VERSION
 from vistasks.types import ClassNames
@@ -37,7 +39,7 @@ def save_checkpoint(
     """
     header = {
         "version": VERSION,
-        "classes": classes.by_task(),
+        "classes": asdict(classes),
         "config": to_json(config),
         "state": state,
     }
@@ -67,13 +69,26 @@ def checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """What a checkpoint file holds.
+
+    Attributes:
+        config: what of its config counts, see `vistasks.checkpoint_config`; build from this one.
+        written: its config as it stands there, to be shown, compared and copied.
+        withheld: what it wants to decide and may not, by key.
+    """
 
     path: Path
     config: Config
     classes: ClassNames
     state: dict[str, Any]
     tensors: dict[str, Tensor]
+    written: Config
+    withheld: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its whole config counts."""
+        return self.config is self.written
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under ``prefix.``, without it."""
@@ -119,9 +134,13 @@ def find_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, trust: bool = False) -> Checkpoint:
     """Reads a checkpoint or a run folder's best one. A file that is damaged or not ours is a ``ValueError``
     that names it.
+
+    Args:
+        path: the checkpoint or the run folder.
+        trust: its whole config counts, with the files, programs and sizes that it names.
     """
     path = find_checkpoint(path)
     try:
@@ -130,7 +149,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             text = metadata.get(HEADER, "null")
             header = json.loads(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: not a readable checkpoint (.safetensors written by vistasks): {error}"
         ) from None
@@ -141,16 +160,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: safetensors without the vistasks header. Plain weights of a trunk go into the config: "
             f"model.backbone.weights={path}"
         )
-    try:
-        classes = ClassNames.of_tasks(header["classes"])
-        values, state = header["config"], dict(header["state"])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"{path}: its vistasks header is incomplete; was it written by another version?"
-        ) from None
-    return Checkpoint(
-        path, parse_config(values, where=lambda keys: f"{path}, its config"), classes, state, tensors
-    )
+    classes, written, state = checked_header(header, str(path))
+    if CHECKSUM not in metadata:
+        warnings.warn(f"{path}: it has no checksum, so that damage would not be noticed", stacklevel=2)
+    if trust:
+        return Checkpoint(path, written, classes, state, tensors, written)
+    config, withheld = decided(written, str(path))
+    return Checkpoint(path, config, classes, state, tensors, written, withheld)
 
 
 def state_of(path: Path) -> dict[str, Any]:

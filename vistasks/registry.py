@@ -144,7 +144,17 @@ def _explain(error: Any, where: str, hint: Any) -> str:
         )
         guess = nearest(str(error["loc"][-1]), known)
         return f"{path}: unknown option.{guess}" + (f" Known: {', '.join(known)}" if known else "")
-    return f"{path}: {error['msg']}; received {error['input']!r}"
+    return f"{path}: {error['msg']}; received {shown(error['input'])}"
+
+
+def shown(value: object) -> str:
+    """What was received, for a message: its begin where it is long."""
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+# what numbers that make no layer end in; the last four are PyTorch's and Python's own
+_OF_OPTIONS = (ValueError, RuntimeError, TypeError, OverflowError, ZeroDivisionError)
 
 
 def build_part(
@@ -153,14 +163,13 @@ def build_part(
     """`Registry.build`; what the part itself says about its options is prefixed with their path as well."""
     try:
         return registry.build(options, where=where, given=given)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: PyTorch's, of a negative width for example
-        if type(error) not in (ValueError, RuntimeError):  # a kind of its own, which its caller explains
+    except _OF_OPTIONS as error:
+        if type(error) not in _OF_OPTIONS:  # a kind of its own, which its caller explains
             raise
-        text = str(error)
+        text = str(error) if isinstance(error, ValueError) else str(error).partition("\n")[0]
         raise ValueError(text if text.startswith(f"{where}.") else f"{where}: {text}") from error
 
 
-TASKS = Registry("task", "vistasks.tasks")
 BACKBONES = Registry("backbone", "vistasks.backbones")
 NECKS = Registry("neck", "vistasks.necks")
 HEADS = Registry("head", "vistasks.heads")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistasks.config import Config, apply_override, load_config, parse_config, to_yaml
+from vistasks.config import Config, apply_override, load_config, parse_config, read_config, to_yaml
 
 MINIMAL = """\
 output: runs/x
@@ -100,6 +101,59 @@ def test_any_option_survives_printing(tmp_path_factory: pytest.TempPathFactory, 
     assert load_config(path).data.train["option"] == value
 
 
+LAUGHS = [
+    "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    + "".join(
+        f"{n}: &{n} [{', '.join([f'*{before}'] * 10)}]\n" for before, n in itertools.pairwise("abcdefghij")
+    ),
+    "a: &a {x: 1}\n"
+    + "".join(
+        f"{n}: &{n} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n"
+        for before, n in itertools.pairwise("abcdefghij")
+    ),
+]
+
+
+@pytest.mark.parametrize("text", LAUGHS)
+def test_anchors_that_multiply(tmp_path: Path, text: str) -> None:
+    told = message(tmp_path, MINIMAL + text)
+    assert "experiment.yaml: not readable as YAML: with its anchors" in told and "1,000,000" in told
+    assert "anchors" in message(tmp_path, MINIMAL, "data.x={" + text.replace("\n", ", ").rstrip(", ") + "}")
+
+
+def test_an_anchor_within_itself(tmp_path: Path) -> None:
+    assert "lies within itself" in message(tmp_path, MINIMAL + "x: &a [*a]\n")
+
+
+def test_anchors_are_otherwise_as_good_as_written_out(tmp_path: Path) -> None:
+    text = MINIMAL + "evaluate: &e {batch_size: 3}\n"
+    assert load_config(write(tmp_path, text)).evaluate.batch_size == 3
+    values, where = read_config(write(tmp_path, "a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a\n"))
+    assert values == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1}} and where(("b", "y")).endswith(
+        ":2"
+    )
+
+
+def test_long_values_are_told_by_their_begin(tmp_path: Path) -> None:
+    told = message(tmp_path, MINIMAL, f"train.epochs=[{', '.join(['1'] * 5000)}]")
+    assert "train.epochs: Input should be a valid integer; received [1, 1" in told and len(told) < 20_000
+    assert told.endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "data.folds={cuont: 5}",
+            "data.folds.cuont: unknown key. Did you mean 'count'? Known: count, fold, seed",
+        ),
+        ("train.stages=[{taks: [detection]}]", "train.stages.0.taks: unknown key. Did you mean 'tasks'?"),
+    ],
+)
+def test_unknown_keys_of_sections_within_others(tmp_path: Path, override: str, expected: str) -> None:
+    assert expected in message(tmp_path, MINIMAL, override)
+
+
 def test_unknown_key_names_line_path_and_nearest(tmp_path: Path) -> None:
     text = MINIMAL + "train:\n  epochs: 3\n  optimiser: {lr: 1}\n"
     found = message(tmp_path, text)
@@ -122,7 +176,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override, expected",
     [
-        ("model.heads={}", "model.heads: heads must name one or more of detection, segmentation; received: none"),
+        ("model.heads={}", "model.heads: heads must name one or two of detection, segmentation; received: none"),
         ("model.heads={depth: {name: x}}", "received: depth"),
         ("model.loss_weights={detection: 2}", "loss_weights names 'detection', but heads has segmentation"),
         ("train.schedule.milestones=[30, 60]", "milestones are shares of the training, between 0 and 1"),
@@ -240,6 +294,6 @@ def test_null_takes_a_head_away() -> None:
     path = Path(__file__).resolve().parents[2] / "configs" / "shapes_joint.yaml"
     assert list(load_config(path, ["model.heads.segmentation=null"]).model.heads) == ["detection"]
     with pytest.raises(
-        ValueError, match="heads must name one or more of detection, segmentation; received: none"
+        ValueError, match="heads must name one or two of detection, segmentation; received: none"
     ):
         load_config(path, ["model.heads.segmentation=null", "model.heads.detection=null"])

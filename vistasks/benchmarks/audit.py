@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vistasks.checkpoint import read_checkpoint
+from vistasks.checkpoint_config import refuse_withheld
 from vistasks.config import DataConfig
 from vistasks.datasets.shapes.drawing import CLASSES, Scene
 from vistasks.datasets.shapes.scenes import scene_objects, still_scene
@@ -120,7 +121,9 @@ def benchmark(
         seed: of the damage.
         device: "auto", "cpu" or "cuda".
     """
-    config = read_checkpoint(weights).config
+    checkpoint = read_checkpoint(weights)
+    refuse_withheld(checkpoint.withheld, "proposals.", weights)
+    config = checkpoint.config
     if "detection" not in config.model.heads:
         raise ValueError(f"{weights}: the faults are planted in boxes, and this model has no detector")
     planted = plant(output / "data", data_seed=data_seed, removed=removed, changed=changed, seed=seed)

@@ -104,7 +104,11 @@ def benchmark(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        ours = load_model(weights, "cpu") if weights else _untrained(config, data.classes)
+        ours = (
+            load_model(weights, "cpu", proposals=config.proposals)
+            if weights
+            else _untrained(config, data.classes)
+        )
         peer = peer_detector(config, len(data.classes.detection), trained=peer_weights is not None)
         if peer_weights is not None:
             peer.load_state_dict(torch.load(peer_weights, weights_only=True))
@@ -135,7 +139,9 @@ def benchmark(
 def _untrained(config: Config, classes: ClassNames) -> LoadedModel:
     model = build_model(config.model, classes, pretrained=False)
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    loaded = LoadedModel(Checkpoint(Path("untrained"), config, classes, {}, tensors), torch.device("cpu"))
+    loaded = LoadedModel(
+        Checkpoint(Path("untrained"), config, classes, {}, tensors, config), torch.device("cpu")
+    )
     head: Any = loaded.model.heads["detection"]
     head.decoding = type(head.decoding)(score=SURE)
     return loaded

@@ -57,6 +57,14 @@ def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the checkpoint's config name files, programs and any sizes, too",
+    )
+
+
 def votes_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--votes",

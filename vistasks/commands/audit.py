@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from vistasks.commands.arguments import config_arguments
+from vistasks.commands.arguments import config_arguments, trust_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--print", type=int, default=20, dest="printed", metavar="N", help="entries to print (default: 20)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    trust_argument(parser)
     parser.set_defaults(run=_audit)
 
 
@@ -50,6 +51,7 @@ def _audit(parsed: argparse.Namespace) -> int:
         split=parsed.split,
         top=parsed.top,
         device=parsed.device,
+        trust=parsed.trust,
         track=lambda loader: track(loader, "asking the model", transient=True),
     )
     console = PlainConsole()

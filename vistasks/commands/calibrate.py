@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from vistasks.commands.arguments import config_arguments
+from vistasks.commands.arguments import config_arguments, trust_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, metavar="DIR", help="where the checkpoint with calibrated scores goes"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    trust_argument(parser)
     parser.set_defaults(run=_calibrate)
 
 
@@ -28,17 +28,16 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from vistasks.refining.calibrate import calibrate
-    from vistasks.system.locks import owned
     from vistasks.system.terminal import PlainConsole
 
-    with owned(Path(parsed.output)):
-        done = calibrate(
-            config,
-            parsed.weights,
-            parsed.output,
-            device=parsed.device,
-            track=lambda loader: track(loader, "detecting", transient=True),
-        )
+    done = calibrate(
+        config,
+        parsed.weights,
+        parsed.output,
+        device=parsed.device,
+        trust=parsed.trust,
+        track=lambda loader: track(loader, "detecting", transient=True),
+    )
     caption = (
         "error: mean |score - share that is right|; after: half of the pictures by the other half's curves"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from vistasks.commands.arguments import trust_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", type=float, metavar="SHARE", help="or the share of each layer's energy to keep, such as 0.9"
     )
+    trust_argument(parser)
     parser.set_defaults(run=_compress)
 
 
@@ -30,11 +32,9 @@ def _compress(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from vistasks.refining.compress import compress
-    from vistasks.system.locks import owned
     from vistasks.system.terminal import PlainConsole
 
-    with owned(Path(parsed.output)):
-        done = compress(parsed.weights, parsed.output, ranks=ranks, keep=parsed.keep)
+    done = compress(parsed.weights, parsed.output, ranks=ranks, keep=parsed.keep, trust=parsed.trust)
     table = Table("stage", "layer", "inputs", "outputs", "rank", "energy kept", "size")
     for row in done["layers"]:
         table.add_row(*(str(value) for value in row.values()))

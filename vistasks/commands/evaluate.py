@@ -15,6 +15,7 @@ from vistasks.commands.arguments import (
     given_weights,
     test_time,
     test_time_arguments,
+    trust_argument,
     votes_argument,
     weights_argument,
 )
@@ -41,6 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    trust_argument(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -69,6 +71,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         page=Path(parsed.report) if parsed.report else None,
         gain=parsed.gain,
         resume=parsed.resume,
+        trust=parsed.trust,
     )
     for text in report.get("skipped", {}).values():
         print(f"skipped      {text}")

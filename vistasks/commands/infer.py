@@ -12,6 +12,7 @@ from vistasks.commands.arguments import (
     max_pixels_argument,
     test_time,
     test_time_arguments,
+    trust_argument,
     votes_argument,
     weights_argument,
 )
@@ -43,13 +44,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pictures or frames that go through the network at once",
     )
-    parser.add_argument(
-        "--tasks", metavar="T,T,...", help="of the model's tasks, such as detect,segment (default: all)"
-    )
+    parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
     parser.add_argument(
         "--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture"
     )
     max_pixels_argument(parser)
+    trust_argument(parser)
     test_time_arguments(parser)
     _add_speed(parser.add_argument_group("speed"))
     _add_video(parser.add_argument_group("video"))
@@ -105,9 +105,9 @@ def _add_speed(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--proposals",
+        choices=["method", "segmentation"],
         default="method",
-        metavar="METHOD",
-        help="video: method, the model's own (default), or segmentation, boxes around the parts of its map",
+        help="video: the model's proposal method (default), or the boxes of the class map's connected parts",
     )
     group.add_argument(
         "--segment-every", type=int, default=1, metavar="M", help="video: the class map on every M-th frame"
@@ -154,7 +154,7 @@ def _infer(parsed: argparse.Namespace) -> int:
     from vistasks.inference.predictor import load
 
     options = _options(parsed)
-    tasks = None if parsed.tasks is None else [task.strip() for task in parsed.tasks.split(",")]
+    tasks = [task.strip() for task in parsed.tasks.split(",")]
     predictor = load(
         parsed.weights,
         parsed.device,
@@ -164,6 +164,7 @@ def _infer(parsed: argparse.Namespace) -> int:
         fusion=box_fusion(parsed),
         votes=given_votes(parsed),
         max_pixels=parsed.max_pixels,
+        trust=parsed.trust,
     )
     averaged = test_time(parsed)
     if averaged is not None:

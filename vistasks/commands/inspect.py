@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from vistasks.commands.arguments import max_pixels_argument
+from vistasks.commands.arguments import max_pixels_argument, trust_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
     max_pixels_argument(parser)
+    trust_argument(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="where the pictures go")
     parser.add_argument(
         "--detection", type=int, default=0, metavar="N", help="which detection; 0, the default: the best"
@@ -41,20 +42,18 @@ def _inspect(parsed: argparse.Namespace) -> int:
     from vistasks.datasets.images import read_image
     from vistasks.inference.loaded import load_model
     from vistasks.inspection.inspect import inspect
-    from vistasks.system.locks import owned
 
     output = Path(parsed.output)
-    with owned(output):
-        facts = inspect(
-            load_model(parsed.weights, parsed.device),
-            read_image(parsed.image, max_pixels=parsed.max_pixels),
-            output,
-            path=parsed.image,
-            detection=parsed.detection,
-            class_name=parsed.class_name,
-            pixel=(int(match[1]), int(match[2])) if match else None,
-            cells=parsed.occlusion,
-        )
+    facts = inspect(
+        load_model(parsed.weights, parsed.device, trust=parsed.trust),
+        read_image(parsed.image, max_pixels=parsed.max_pixels),
+        output,
+        path=parsed.image,
+        detection=parsed.detection,
+        class_name=parsed.class_name,
+        pixel=(int(match[1]), int(match[2])) if match else None,
+        cells=parsed.occlusion,
+    )
     for name, fact in facts.items():
         print(f"{name:12} {fact['of'] if isinstance(fact, dict) and 'of' in fact else fact}")
     print(f"pictures: {output.resolve()}: {', '.join(sorted(path.name for path in output.glob('*.png')))}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from vistasks.commands.arguments import config_arguments
+from vistasks.commands.arguments import config_arguments, trust_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--cost", type=float, default=1e-3, metavar="C", help="C, what an example costs; .001 as in R-CNN"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    trust_argument(parser)
     parser.set_defaults(run=_svm)
 
 
@@ -31,18 +31,17 @@ def _svm(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from vistasks.refining.svm import train_svms
-    from vistasks.system.locks import owned
     from vistasks.system.terminal import PlainConsole
 
-    with owned(Path(parsed.output)):
-        done = train_svms(
-            config,
-            parsed.weights,
-            parsed.output,
-            cost=parsed.cost,
-            device=parsed.device,
-            track=lambda loader: track(loader, "mining", transient=True),
-        )
+    done = train_svms(
+        config,
+        parsed.weights,
+        parsed.output,
+        cost=parsed.cost,
+        device=parsed.device,
+        trust=parsed.trust,
+        track=lambda loader: track(loader, "mining", transient=True),
+    )
     table = Table(
         "class", "objects", "right", "negatives", "hard ones", title="linear support vector machines"
     )

@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from vistasks.config.schema import Config
-from vistasks.registry import nearest
+from vistasks.registry import nearest, shown
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,6 +40,10 @@ for _kind in (_Loader, Dumper):
     _kind.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
+
+_MOST_NODES = 1_000_000
+# a date such as 2024-99-99 is a ValueError, a list within 1,000 others a RecursionError
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError, OverflowError)
 
 Where = Callable[[tuple[Any, ...]], str]  # key path -> where its value was written
 
@@ -83,27 +87,54 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[s
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     """The values of a YAML file, and the line of each key path."""
     try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.load(text, _Loader)
-        lines = dict(_key_lines(yaml.compose(text, _Loader), ()))
+        values, node = _parsed(path.read_text(encoding="utf-8"))
+        lines = dict(_key_lines(node, ()))
     except yaml.MarkedYAMLError as error:
         mark, what = (
             error.problem_mark,
             f"{error.context}: {error.problem}" if error.context else error.problem,
         )
         raise ValueError(f"{path}:{mark.line + 1 if mark else 1}: not readable as YAML: {what}") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-        OverflowError,
-    ) as error:  # such as the date 2024-99-99
+    except _UNREADABLE as error:
         raise ValueError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(
             f"{path}: expected keys and values (output, data, model, ...), received {type(values).__name__}"
         )
     return values, lines
+
+
+def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
+    """A YAML text's value, and the nodes that it was made from, once they are known to be few."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, None
+        size = _expanded(node, {})
+        if size > _MOST_NODES:
+            raise ValueError(
+                f"with its anchors (&name, *name) written out it has more than {_MOST_NODES:,} values"
+            )
+        return loader.construct_document(node), node  # type: ignore[no-untyped-call]
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are where each alias is written out; infinitely many are a ``ValueError``."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise ValueError("an anchor (&name) that lies within itself")
+        return known[id(node)]
+    known[id(node)] = 0  # not known yet
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    known[id(node)] = 1 + sum(_expanded(part, known) for part in inner)
+    return known[id(node)]
 
 
 def parse_config(values: Mapping[str, Any], *, where: Where = lambda keys: "config") -> Config:
@@ -124,9 +155,10 @@ def apply_override(values: dict[str, Any], override: str) -> tuple[Any, ...]:
     if not equals or not all(dotted.split(".")):
         raise ValueError(f"command line: expected key.path=value, received '{override}'")
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise ValueError(f"command line, {override}: the value is not readable as YAML") from None
+        value, _ = _parsed(text)
+    except _UNREADABLE as error:
+        why = "" if isinstance(error, yaml.YAMLError) else f": {error}"
+        raise ValueError(f"command line, {override[:300]}: the value is not readable as YAML{why}") from None
     keys: list[Any] = dotted.split(".")
     node: Any = values
     for depth, key in enumerate(keys):
@@ -180,14 +212,22 @@ def _explain(error: Any, where: Any) -> str:
         return f"{place} is missing"
     if error["type"] == "value_error":  # of our own checks, which say what was received
         return f"{place}: {error['ctx']['error']}" if keys else f"{where(keys)}: {error['ctx']['error']}"
-    return f"{place}: {error['msg']}; received {error['input']!r}"
+    return f"{place}: {error['msg']}; received {shown(error['input'])}"
 
 
 def _section_at(keys: tuple[Any, ...]) -> type[BaseModel]:
-    section: Any = Config
+    section: type[BaseModel] = Config
     for key in keys:
-        section = section.model_fields[key].annotation
+        if not isinstance(key, int):  # an entry of a list
+            section = _section_of(section.model_fields[key].annotation) or section
     return section
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section within an annotation such as ``FoldsConfig | None`` or ``list[StageConfig]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for kind in get_args(annotation) if (found := _section_of(kind))), None)
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from vistasks.evaluation.reports import EvaluationReport
 from vistasks.heads.test_time import TestTime
 from vistasks.inference.ensemble import Ensemble, EnsembleModel, load_models
 from vistasks.loading.batching import to_device
+from vistasks.metrics import CocoAveragePrecision, MeanIoU, PanopticQuality, VocAveragePrecision
 from vistasks.models import MultiTaskModel
 from vistasks.ops.box_fusion import BoxFusion
-from vistasks.system.locks import owned
 from vistasks.system.version import VERSION
-from vistasks.task import all_tasks, task_of
 from vistasks.types import Batch, ClassNames, Sample
 
 Steps = Iterator[Step]
@@ -31,10 +29,15 @@ Steps = Iterator[Step]
 
 def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: Engine) -> dict[str, Any]:
     """The metrics of each task, by the key under which a report has them."""
-    names = list(tasks)
     metrics: dict[str, Any] = {}
-    for task in names:
-        metrics |= task_of(task).metrics(classes, names, engine)
+    if "detection" in tasks:
+        metrics["coco"] = CocoAveragePrecision(classes.detection, engine=engine)
+        metrics["voc_2007"] = VocAveragePrecision(classes.detection, form="11-point")
+        metrics["voc_area"] = VocAveragePrecision(classes.detection, form="area")
+    if "segmentation" in tasks:
+        metrics["iou"] = MeanIoU(classes.segmentation)
+    if len(list(tasks)) == 2 and set(classes.detection) & set(classes.segmentation):
+        metrics["panoptic"] = PanopticQuality(classes.segmentation, boxes=classes.detection)
     return metrics
 
 
@@ -81,9 +84,22 @@ def _tally(steps: Iterable[Step], metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {"images": images, "model_seconds_per_image": seconds / max(1, images)}
 
 
+# The few numbers that a run is followed by, each name with its protocol: (key of the metric, its number)
+HEADLINE: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "detection": {
+        "AP": ("coco", "AP"),
+        "AP50": ("coco", "AP50"),
+        "AP75": ("coco", "AP75"),
+        "VOC2007_mAP": ("voc_2007", "mAP"),
+        "VOC_mAP": ("voc_area", "mAP"),
+    },
+    "segmentation": {name: ("iou", name) for name in ("mIoU", "pixel_accuracy", "mean_class_accuracy")},
+}
+
+
 def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
-    """The few numbers that a run is followed by, those of them that a report has; see `Task.headline`."""
-    named = [item for task in all_tasks() for item in task.headline.items()]
+    """The `HEADLINE` numbers that a report has."""
+    named = [item for numbers in HEADLINE.values() for item in numbers.items()]
     return {name: report[metric][number] for name, (metric, number) in named if metric in report}
 
 
@@ -99,6 +115,7 @@ def evaluate(
     page: Path | None = None,
     gain: bool = False,
     resume: bool = False,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """The report of a trained model on the config's validation data: the metrics' results under their keys.
 
@@ -117,28 +134,27 @@ def evaluate(
         gain: evaluate each model alone and in one view as well; "gain" of the report has what each gets and
             costs.
         resume: take the predictions that ``page`` has of an evaluation that was cut off, and make the others.
+        trust: the checkpoints' configs may ask for any sizes.
     """
     weights = [weights] if isinstance(weights, str) else list(weights)
     _check(config, weights, test_time, gain=gain, resume=resume, page=page)
-    with owned(page) if page is not None else nullcontext():
-        evaluation = _Evaluation(config, weights, device, test_time, fusion, votes)
-        alone: list[dict[str, Any]] = []
-        for number, path in enumerate(weights if gain else [], 1):
-            log = None if page is None else page / f"alone_{number}.jsonl"
-            alone.append(_Evaluation(config, [path], device, None, fusion).run(track, log=log, resume=resume))
-        collected = (
-            EvaluationReport(evaluation.loaded.classes, evaluation.tasks) if page is not None else None
-        )
-        report = evaluation.run(
-            track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume
-        )
-        if gain:
-            report["gain"] = [_cost(one, one["weights"]) for one in alone]
-            report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
-        if page is not None and collected is not None:
-            report = collected.compute(report, evaluation.metrics)
-            collected.write(page, report)
-        return report
+    evaluation = _Evaluation(config, weights, device, test_time, fusion, votes, trust=trust)
+    alone: list[dict[str, Any]] = []
+    for number, path in enumerate(weights if gain else [], 1):
+        log = None if page is None else page / f"alone_{number}.jsonl"
+        single = _Evaluation(config, [path], device, None, fusion, trust=trust)
+        alone.append(single.run(track, log=log, resume=resume))
+    collected = EvaluationReport(evaluation.loaded.classes, evaluation.tasks) if page is not None else None
+    report = evaluation.run(
+        track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume
+    )
+    if gain:
+        report["gain"] = [_cost(one, one["weights"]) for one in alone]
+        report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
+    if page is not None and collected is not None:
+        report = collected.compute(report, evaluation.metrics)
+        collected.write(page, report)
+    return report
 
 
 def _check(
@@ -171,18 +187,21 @@ class _Evaluation:
         test_time: TestTime | None,
         fusion: BoxFusion,
         votes: Sequence[float] | None = None,
+        *,
+        trust: bool = False,
     ) -> None:
-        self.loaded = loaded = load_models(weights, device, fusion, votes)
+        self.loaded = loaded = load_models(
+            weights, device, fusion, votes, trust=trust, proposals=config.proposals
+        )
         self.test_time = test_time
         self.fusion = (
             asdict(fusion) | {"votes": list(loaded.model.votes)} if isinstance(loaded, Ensemble) else None
         )
         if test_time is not None:
             loaded.look(test_time)
-        options = {task: head.get("decoding") for task, head in config.model.heads.items()}
-        self.decoding = {task: decoding for task, decoding in options.items() if decoding is not None}
-        for decoding in self.decoding.values():
-            loaded.decode_with(decoding)
+        self.decoding = config.model.heads.get("detection", {}).get("decoding")
+        if self.decoding is not None:
+            loaded.decode_with(self.decoding)
         if config.input.predict_scale is not None:
             loaded.predict_at(config.input.predict_scale)
         first = loaded.members[0] if isinstance(loaded, Ensemble) else loaded
@@ -253,7 +272,7 @@ class _Evaluation:
             "views": self.test_time and asdict(self.test_time),
             "fusion": self.fusion,
             **flat({**chosen, "proposals": {"method": values["proposals"]["method"]}}),
-            **{f"model.heads.{task}.decoding": self.decoding.get(task) for task in self.tasks},
+            "model.heads.detection.decoding": self.decoding,
             "input.predict_scale": self.config.input.predict_scale,
             **data_facts(self.data),
         }

@@ -13,18 +13,18 @@ import torch
 
 from vistasks.build import build_dataset, build_loader, build_pipeline, build_proposals
 from vistasks.checkpoint import Checkpoint, read_checkpoint
-from vistasks.config import Config
+from vistasks.checkpoint_config import MOST_PROPOSALS, TRUST, refuse_withheld
+from vistasks.config import Config, ProposalsConfig
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import region_decoding
 from vistasks.heads.test_time import TestTime
 from vistasks.inference.backend import Backend
 from vistasks.loading.batching import Preparation, image_samples, to_device
 from vistasks.loading.loader import Batches
-from vistasks.models.building import build_model, restore
+from vistasks.models.building import trained_model
 from vistasks.models.cuda_graphs import GraphedEncoder
 from vistasks.models.views import Regions
 from vistasks.system.devices import pick_device
-from vistasks.task import task_of
 from vistasks.types import Batch, ClassNames, Prediction, Sample
 
 
@@ -33,24 +33,27 @@ class LoadedModel(Backend):
     `vistasks.inference.predictor.Predictor` drives.
     """
 
-    selects = True
-
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, *, proposals: ProposalsConfig | None = None
+    ) -> None:
         self.path = checkpoint.path
         self.paths = [self.path]
         self.config = checkpoint.config
         self.classes = checkpoint.classes
         self.device = device
-        self.model = build_model(self.config.model, self.classes, pretrained=False)
-        restore(self.model, checkpoint.part("model"), str(checkpoint.path))
+        self.written = checkpoint.written
+        self.withheld = checkpoint.withheld
+        self._trusted = checkpoint.trusted
+        self.model = trained_model(
+            self.config.model, self.classes, checkpoint.part("model"), str(checkpoint.path)
+        )
         self.model.to(device).to(memory_format=torch.channels_last).eval()
         self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._method = build_proposals(self.config.proposals.model_copy(update={"cache": None}))
-
-    @property
-    def tasks(self) -> list[str]:
-        """The names of the tasks that it answers."""
-        return list(self.heads)
+        if "detection" in self.heads and proposals is None:
+            refuse_withheld(self.withheld, "proposals.", str(checkpoint.path))
+        withheld = any(key.startswith("proposals.") for key in self.withheld)
+        method = (proposals or ProposalsConfig()) if withheld else self.config.proposals
+        self._method = build_proposals(method.model_copy(update={"cache": None}))
 
     @property
     def heads(self) -> Mapping[str, Mapping[str, Any]]:
@@ -58,21 +61,11 @@ class LoadedModel(Backend):
         return self.config.model.heads
 
     @property
-    def wants_proposals(self) -> bool:
-        """Whether it has a head that classifies region proposals."""
-        return any(task_of(task).takes_proposals for task in self.heads)
-
-    @property
-    def slides_windows(self) -> bool:
-        """Whether it has a head that can go through large images window by window."""
-        return any(head.slides_windows for head in self.model.heads.values())
-
-    @property
     def takes_proposals(self) -> bool:
         """Whether there is a detector that was trained on proposals from outside; one with an rpn may have
         none but its own.
         """
-        return self.wants_proposals and not self._method.within_detector
+        return "detection" in self.heads and not self._method.within_detector
 
     def speed_up(self, *, half: bool = False, compiled: bool = False, cuda_graphs: bool = False) -> None:
         """Predicts in 16 bits (float16 on CUDA, bfloat16 elsewhere), with a compiled trunk, or with one from
@@ -106,7 +99,7 @@ class LoadedModel(Backend):
 
         A ``ValueError`` where windows are asked of a model without a class map.
         """
-        if test_time.window is not None and not self.slides_windows:
+        if test_time.window is not None and "segmentation" not in self.model.heads:
             raise ValueError(
                 f"{self.path}: windows are there for class maps, and this model only detects; leave out --window"
             )
@@ -136,9 +129,15 @@ class LoadedModel(Backend):
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no
         detector.
         """
-        if not self.wants_proposals:
+        if "detection" not in self.config.model.heads:
             return None
-        return self._method(Sample(image_id="image", path="image", image=image))
+        found = self._method(Sample(image_id="image", path="image", image=image))
+        if len(found) > MOST_PROPOSALS and not self._trusted:
+            raise ValueError(
+                f"{self.path}: its proposals.method gives {len(found):,} boxes of one image, expected at most "
+                f"{MOST_PROPOSALS:,}; {TRUST}"
+            )
+        return found
 
     def predict(
         self,
@@ -184,6 +183,15 @@ def labelled_batches(loaded: LoadedModel, config: Config, part: str) -> Batches:
     return found
 
 
-def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
-    """A trained model from a checkpoint or a run folder, on "cpu", "cuda" or whichever is there ("auto")."""
-    return LoadedModel(read_checkpoint(path), pick_device(device))
+def load_model(
+    path: str | Path, device: str = "auto", *, trust: bool = False, proposals: ProposalsConfig | None = None
+) -> LoadedModel:
+    """A trained model from a checkpoint or a run folder.
+
+    Args:
+        path: the checkpoint or the run folder.
+        device: "cpu", "cuda", or "auto": whichever is there.
+        trust: its config decides files, programs and sizes, too.
+        proposals: the user's own, instead of proposals that the checkpoint may not decide.
+    """
+    return LoadedModel(read_checkpoint(path, trust=trust), pick_device(device), proposals=proposals)

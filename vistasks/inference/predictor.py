@@ -10,7 +10,7 @@ import numpy as np
 
 from vistasks.datasets.images import read_image
 from vistasks.inference.backend import Backend
-from vistasks.inference.image_predictor import ImagePredictor
+from vistasks.inference.image_predictor import TASKS, ImagePredictor
 from vistasks.inference.prediction import Picture, PicturePrediction
 from vistasks.inference.sources import is_video, list_pictures
 from vistasks.inference.video.options import InferOptions
@@ -30,7 +30,7 @@ class Predictor(ImagePredictor):
         self,
         backend: Backend,
         *,
-        tasks: Sequence[str] | None = None,
+        tasks: Sequence[str] = TASKS,
         score: float = 0.5,
         batch_size: int = 1,
         max_pixels: int = MAX_PIXELS,
@@ -95,7 +95,7 @@ def load(
     path: str | Path | Sequence[str | Path],
     device: str = "auto",
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str] = TASKS,
     score: float = 0.5,
     batch_size: int = 1,
     tta: str = "",
@@ -103,6 +103,7 @@ def load(
     fusion: BoxFusion = BoxFusion(),  # noqa: B008 - frozen
     votes: Sequence[float] | None = None,
     max_pixels: int = MAX_PIXELS,
+    trust: bool = False,
 ) -> Predictor:
     """A `Predictor` of a trained model.
 
@@ -110,7 +111,7 @@ def load(
         path: a run folder (its best weights) or a checkpoint (.safetensors); or several, which answer
             together: boxes by weighted boxes fusion, class maps by the mean of the probabilities.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
-        tasks: which of its answers are given, such as "detection" (or "detect"); None: all.
+        tasks: "detect", "segment" or both.
         score: detections below this score are left out.
         batch_size: pictures that go through the network at once.
         tta: boxes fused and class maps averaged over flips and scales of each picture, such as
@@ -119,12 +120,14 @@ def load(
         fusion: how boxes of several models or views become one set.
         votes: of each of several models, over 0: what it counts; None: all the same.
         max_pixels: a picture or frame with more is a ``ValueError``.
+        trust: the checkpoint's config may name files, programs and any sizes; False: it may say how the model
+            is built (`vistasks.checkpoint_config.MAY_DECIDE`), and what goes beyond that is a ``ValueError``.
     """
     from vistasks.heads.test_time import parse_views
     from vistasks.inference.ensemble import Ensemble, load_models  # PyTorch and the rest are loaded with it
     from vistasks.models.folding import fold_batchnorm
 
-    loaded = load_models(path, device, fusion, votes)
+    loaded = load_models(path, device, fusion, votes, trust=trust)
     for member in loaded.members if isinstance(loaded, Ensemble) else [loaded]:
         fold_batchnorm(member.model)
     if tta or window is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vistasks.checkpoint_config import refuse_withheld
 from vistasks.drawing.palette import model_colours
 from vistasks.inference.loaded import LoadedModel
 from vistasks.inspection import figures
@@ -53,6 +54,7 @@ class Inspection:
         """
         after = _first_convolution(self.model).weight.detach().cpu()
         try:
+            refuse_withheld(self.loaded.withheld, "model.backbone.weights", str(self.loaded.path))
             torch.manual_seed(self.loaded.config.seed)  # as the training did
             before = _first_convolution(
                 build_model(self.loaded.config.model, self.loaded.classes)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from vistasks.config import ModelConfig
 from vistasks.heads.head import Head, Trunk, TrunkMismatch
 from vistasks.models import MultiTaskModel
 from vistasks.models.weighting import TaskWeighting
 from vistasks.registry import BACKBONES, HEADS, NECKS, WEIGHTINGS, build_part
-from vistasks.task import task_of
 from vistasks.types import ClassNames
+
+_COUNTED: ContextVar[dict[str, int] | None] = ContextVar("counted", default=None)  # see `at_most`
+# what a tensor of the model may be in a file: other precisions, but no other kind of number
+_ALIKE = {torch.float32: (torch.float32, torch.float16, torch.bfloat16, torch.float64)}
 
 
 def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = True) -> MultiTaskModel:
@@ -74,9 +82,9 @@ def _build_weighting(config: ModelConfig, heads: Mapping[str, Head]) -> TaskWeig
 
 
 def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: ClassNames) -> Any:
-    names = classes.of(task)
+    names = getattr(classes, task)
     where = f"model.heads.{task}"
-    if not names and task_of(task).has_classes:
+    if not names:
         raise ValueError(
             f"{where}: the data names no class for {task}; set data.classes or data.segmentation_classes"
         )
@@ -96,6 +104,14 @@ def _trunks_for(options: Mapping[str, Any], classes: tuple[str, ...]) -> list[st
     """The registered backbones on which this head can stand by themselves, tried without memory or
     computation.
     """
+    token = _COUNTED.set(None)  # what follows is no part of a model that is being built
+    try:
+        return _fitting(options, classes)
+    finally:
+        _COUNTED.reset(token)
+
+
+def _fitting(options: Mapping[str, Any], classes: tuple[str, ...]) -> list[str]:
     fitting = []
     for trunk in _trunks(tuple(BACKBONES)):
         with contextlib.suppress(ValueError, RuntimeError), torch.device("meta"):
@@ -116,8 +132,80 @@ def _trunks(names: tuple[str, ...]) -> list[Trunk]:
     return trunks
 
 
+def trained_model(
+    config: ModelConfig,
+    classes: ClassNames,
+    weights: Mapping[str, Tensor],
+    where: str,
+    *,
+    finite: bool = True,
+) -> MultiTaskModel:
+    """The model of a checkpoint with its weights.
+
+    It is built without memory first, so that a config that asks for more than the file has is an error and
+    not an allocation.
+
+    Args:
+        config: the checkpoint's ``model`` section.
+        classes: its class names.
+        weights: its tensors.
+        where: the file, for messages.
+        finite: NaN and infinite weights are an error.
+
+    Raises:
+        ValueError: the weights are not of this model, or not numbers.
+    """
+    with torch.device("meta"), at_most(len(weights), where):
+        frame = build_model(config, classes, pretrained=False)
+    check_weights(frame, weights, where)
+    strange = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if finite and strange:
+        raise ValueError(
+            f"{where}: not all of its weights are finite numbers: {'; '.join(strange[:10])} ({len(strange)} tensors)"
+        )
+    model = build_model(config, classes, pretrained=False)
+    restore(model, weights, where)
+    return model
+
+
+@contextlib.contextmanager
+def at_most(tensors: int, where: str) -> Iterator[None]:
+    """Within, this thread builds no more layers and parameters than weights of so many tensors can fill."""
+    left = {"parameters": 2 * tensors + 1000, "layers": 20 * tensors + 10_000}
+
+    def count(kind: str) -> Callable[..., None]:
+        def one(*_: object) -> None:
+            if _COUNTED.get() is left:
+                left[kind] -= 1
+                if left[kind] < 0:
+                    raise ValueError(
+                        f"{where}: its config has more {kind} than its {tensors} tensors can fill"
+                    )
+
+        return one
+
+    token = _COUNTED.set(left)
+    hooks = [
+        register_module_parameter_registration_hook(count("parameters")),
+        register_module_module_registration_hook(count("layers")),
+    ]
+    try:
+        yield
+    finally:
+        _COUNTED.reset(token)
+        for hook in hooks:
+            hook.remove()
+
+
 def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) -> None:
-    """Loads weights whose names and shapes must be the model's; the ``ValueError`` lists what differs."""
+    """Loads weights that `check_weights` finds to be the model's."""
+    model.load_state_dict(check_weights(model, weights, where))
+
+
+def check_weights(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights by the names of today. Names, shapes and kinds of numbers must be the model's; the ``ValueError``
+    lists what differs.
+    """
     own = model.state_dict()
     weights = {_present_name(name, model): tensor for name, tensor in weights.items()}
     shapes = [
@@ -125,12 +213,18 @@ def restore(model: MultiTaskModel, weights: Mapping[str, Tensor], where: str) ->
         for name in own.keys() & weights.keys()
         if weights[name].shape != own[name].shape
     ]
+    kinds = [
+        f"{name}: {str(weights[name].dtype)[6:]} in the file, {str(own[name].dtype)[6:]} in the model"
+        for name in own.keys() & weights.keys()
+        if weights[name].dtype not in _ALIKE.get(own[name].dtype, (own[name].dtype,))
+    ]
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     differing = [("missing", missing), ("unexpected", unexpected), ("other shapes", sorted(shapes))]
+    differing.append(("other numbers", sorted(kinds)))
     lines = [f"  {what} ({len(names)}): {'; '.join(names[:10])}" for what, names in differing if names]
     if lines:
         raise ValueError("\n".join([f"{where}: these weights are not of this model:", *lines]))
-    model.load_state_dict(weights)
+    return weights
 
 
 def _present_name(name: str, model: MultiTaskModel) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vistasks.checkpoint import Checkpoint
 from vistasks.loading.batching import Preparation
-from vistasks.models.building import build_model, restore
+from vistasks.models.building import trained_model
 from vistasks.types import Batch, Sample
 
 
@@ -24,8 +24,10 @@ class TrainedModel:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.path: Path = checkpoint.path
         self.classes = checkpoint.classes
-        self.model = build_model(checkpoint.config.model, checkpoint.classes, pretrained=False).eval()
-        restore(self.model, checkpoint.part("model"), str(checkpoint.path))
+        weights = checkpoint.part("model")
+        self.model = trained_model(
+            checkpoint.config.model, checkpoint.classes, weights, str(checkpoint.path)
+        ).eval()
         self.prepare = Preparation(checkpoint.classes, checkpoint.config.input, self.model.divisor)
 
     def batch(self, samples: Sequence[Sample]) -> Batch:

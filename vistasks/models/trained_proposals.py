@@ -149,7 +149,11 @@ class _Trained:
             raise ValueError(
                 f"{weights}: there is no such checkpoint; expected a .safetensors file or a run folder with one"
             )
-        self.digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+        self.digest = digest.hexdigest()[:16]
         self._loaded: TrainedModel | None = None
 
     def model(self) -> TrainedModel:

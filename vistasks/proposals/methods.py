@@ -86,6 +86,9 @@ class SelectiveSearch:
         )
 
 
+MOST_WINDOWS = 1_000_000
+
+
 @PROPOSALS.register("grid")
 class Grid:
     """Sliding windows of several sizes and shapes, the largest first; the baseline that a method must beat.
@@ -118,13 +121,21 @@ class Grid:
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes, the largest first."""
         height, width = sample.size
+        windows = 0
         parts = [np.array([[0, 0, width, height]], dtype=np.float64)]
         for size in sorted(self.sizes, reverse=True):
             for ratio in self.ratios:
                 w = min(width, size * min(height, width) * ratio**0.5)
                 h = min(height, size * min(height, width) / ratio**0.5)
-                columns = np.linspace(0, width - w, 1 + int(np.ceil((width - w) / (self.stride * w))))
-                rows = np.linspace(0, height - h, 1 + int(np.ceil((height - h) / (self.stride * h))))
+                across = 1 + np.ceil((width - w) / (self.stride * w))
+                down = 1 + np.ceil((height - h) / (self.stride * h))
+                windows += across * down
+                if not windows <= MOST_WINDOWS:
+                    raise ValueError(
+                        f"grid: sizes, ratios and stride make more than {MOST_WINDOWS:,} windows of a "
+                        f"{width}x{height} image; use fewer or larger ones"
+                    )
+                columns, rows = np.linspace(0, width - w, int(across)), np.linspace(0, height - h, int(down))
                 y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
                 parts.append(np.stack([x, y, x + w, y + h], axis=1))
         boxes = clipped(np.concatenate(parts), height, width)

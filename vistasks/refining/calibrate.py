@@ -110,6 +110,7 @@ def calibrate(
     *,
     device: str = "auto",
     track: Any = lambda loader: loader,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Writes the checkpoint with ``decoding.calibration``, fitted to the config's validation part; returns
     what was found.
@@ -120,6 +121,7 @@ def calibrate(
         config: the data, the proposals and the decoding that the scores are calibrated for.
         weights: a checkpoint or a run folder with a ``region_classifier``.
         output: the folder for ``best.safetensors``, which must not be there.
+        trust: the checkpoint's config may ask for any sizes.
 
     Raises:
         ValueError: no such head, no validation data, nothing detected, or something at ``output``.
@@ -129,7 +131,7 @@ def calibrate(
             "data.val is empty: calibration needs labelled pictures that were not trained on, such as data.val={split: val}"
         )
     target = free_target(output)
-    loaded = load_model(weights, device)
+    loaded = load_model(weights, device, trust=trust, proposals=config.proposals)
     head = loaded.config.model.heads.get("detection", {})
     if head.get("name") != "region_classifier":
         raise ValueError(f"{loaded.path}: there is no region_classifier whose scores could be calibrated")
@@ -199,7 +201,7 @@ def _errors(found: Scored, after: np.ndarray, chosen: np.ndarray) -> dict[str, A
 
 
 def _save(target: Path, weights: str, decoding: dict[str, Any]) -> None:
-    checkpoint = read_checkpoint(weights)
-    values = checkpoint.config.model_dump()
+    checkpoint = read_checkpoint(weights, trust=True)  # it is copied; nothing is built of it
+    values = checkpoint.written.model_dump()
     values["model"]["heads"]["detection"]["decoding"] = decoding
     save_made_of(checkpoint, target, checkpoint.part("model"), parse_config(values), how="calibrated")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vistasks.checkpoint import Checkpoint, free_target, read_checkpoint, save_made_of
-from vistasks.config import parse_config
-from vistasks.models.building import build_model, restore
+from vistasks.config import Config, parse_config
+from vistasks.models.building import trained_model
 
 _LAYER = re.compile(r"heads\.detection\.(?:stages\.(\d+)\.)?fc\.(\d+)\.0\.(weight|bias)")
 
@@ -40,7 +40,12 @@ def rank_for(weight: Tensor, share: float) -> int:
 
 
 def compress(
-    weights: str, output: str | Path, *, ranks: Sequence[int] | None = None, keep: float | None = None
+    weights: str,
+    output: str | Path,
+    *,
+    ranks: Sequence[int] | None = None,
+    keep: float | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Writes a checkpoint whose detector has each hidden layer in two factors; returns what was done.
 
@@ -50,6 +55,7 @@ def compress(
         ranks: one for each hidden layer, the same in every stage. Or else
         keep: the share of each layer's energy to keep, from which the ranks follow (of the stage that needs
             most).
+        trust: the checkpoint's config may ask for any sizes.
 
     Raises:
         ValueError: both or neither given, another number of ranks, no such head, or it is compressed already.
@@ -61,7 +67,7 @@ def compress(
     if keep is not None and not 0 < keep <= 1:
         raise ValueError(f"compress: keep must be above 0 and at most 1; received {keep}")
     target = free_target(output)
-    checkpoint = read_checkpoint(weights)
+    checkpoint = read_checkpoint(weights, trust=trust)
     layers = _layers(checkpoint)
     depth = max(index for _, index in layers)
     if ranks is None:
@@ -71,16 +77,18 @@ def compress(
         ]
     _check_ranks(ranks, layers, depth)
     tensors, rows = _factorised(checkpoint.part("model"), ranks)
-    config = checkpoint.config.model_dump()
-    config["model"]["heads"]["detection"]["ranks"] = list(ranks)
-    small = parse_config(config)
-    model = build_model(small.model, checkpoint.classes, pretrained=False)
-    restore(model, tensors, str(target))
+    trained_model(_with_ranks(checkpoint.config, ranks).model, checkpoint.classes, tensors, str(target))
     before = sum(tensor.numel() for tensor in checkpoint.part("model").values())
     after = sum(tensor.numel() for tensor in tensors.values())
-    save_made_of(checkpoint, target, tensors, small, how="compressed")
+    save_made_of(checkpoint, target, tensors, _with_ranks(checkpoint.written, ranks), how="compressed")
     sizes = {"before": before, "after": after}
     return {"ranks": list(ranks), "layers": rows, "parameters": sizes, "output": str(target.resolve())}
+
+
+def _with_ranks(config: Config, ranks: Sequence[int]) -> Config:
+    values = config.model_dump()
+    values["model"]["heads"]["detection"]["ranks"] = list(ranks)
+    return parse_config(values)
 
 
 def _layers(checkpoint: Checkpoint) -> dict[tuple[int, int], Tensor]:

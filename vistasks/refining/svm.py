@@ -137,6 +137,7 @@ def train_svms(
     cost: float = COST,
     device: str = "auto",
     track: Any = lambda loader: loader,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Writes the checkpoint with machines in the place of its classifier; returns what they learnt from.
 
@@ -147,6 +148,7 @@ def train_svms(
         weights: a checkpoint or a run folder with a ``region_classifier`` of one stage.
         output: the folder for ``best.safetensors``, which must not be there.
         cost: C, the weight of the examples against the regularisation.
+        trust: the checkpoint's config may ask for any sizes.
 
     Raises:
         ValueError: no such head, no object of a class, a cost that is not above 0, or something at
@@ -155,7 +157,7 @@ def train_svms(
     if not cost > 0:
         raise ValueError(f"the cost C must be above 0; received {cost}")
     target = free_target(output)
-    loaded = load_model(weights, device)
+    loaded = load_model(weights, device, trust=trust, proposals=config.proposals)
     head = _head(loaded)
     machines, scale = _mined(loaded, head, config, cost, track)
     lacking = [name for name, machine in zip(loaded.classes.detection, machines) if not all(machine.examples)]
@@ -224,8 +226,8 @@ def _vectors(
 
 
 def _save(target: Path, weights: str, machines: Sequence[Machine], scale: float) -> None:
-    checkpoint = read_checkpoint(weights)
-    values = checkpoint.config.model_dump()
+    checkpoint = read_checkpoint(weights, trust=True)  # it is copied; nothing is built of it
+    values = checkpoint.written.model_dump()
     values["model"]["heads"]["detection"].get("decoding", {}).pop("calibration", None)  # of other scores
     tensors = checkpoint.part("model")
     prefix = next(

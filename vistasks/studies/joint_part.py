@@ -18,6 +18,7 @@ from vistasks.build import build_dataset, build_loader, build_pipeline, build_pr
 from vistasks.checkpoint import read_checkpoint
 from vistasks.config import Config, parse_config
 from vistasks.datasets import Dataset
+from vistasks.evaluation.loop import HEADLINE
 from vistasks.inference.loaded import load_model
 from vistasks.loading.batching import to_device
 from vistasks.loading.class_weights import resolved_config
@@ -27,18 +28,12 @@ from vistasks.studies.gradients import gradient_conflict
 from vistasks.system.atomic import write_text
 from vistasks.system.devices import pick_device
 from vistasks.system.machine import peak_bytes
-from vistasks.task import task_of
 from vistasks.training.loop import train
 from vistasks.training.optimization import build_optimizer
 from vistasks.types import Batch
 
-JOINT = "joint"
+PARTS = ("detection", "segmentation", "joint")
 TIMED_STEPS, TIMED_PICTURES, GRADIENT_BATCHES = 5, 10, 8
-
-
-def parts_of(config: Config) -> list[str]:
-    """The parts of a joint study: each task alone, and all together."""
-    return [*config.model.heads, JOINT]
 
 
 def part_config(config: Config, part: str, output: Path, epochs: int) -> Config:
@@ -47,11 +42,11 @@ def part_config(config: Config, part: str, output: Path, epochs: int) -> Config:
     """
     values = config.model_dump()
     values["output"], values["train"]["epochs"] = str(output / part), epochs
-    if part != JOINT:
+    if part != "joint":
         values["model"]["heads"] = {part: values["model"]["heads"][part]}
         values["model"] |= {"loss_weights": {}, "weighting": {"name": "fixed"}}
         values["train"] |= {"stages": [], "task_sampling": {}}
-        if values["train"]["monitor"] not in task_of(part).headline:
+        if values["train"]["monitor"] not in HEADLINE[part]:
             values["train"]["monitor"] = None
     return parse_config(values)
 
@@ -141,9 +136,9 @@ def _pass(config: Config, folder: Path) -> dict[str, Any]:
     """The best model's parameters and seconds of one pass over one picture, proposals given; the median of a
     few pictures.
     """
-    loaded = load_model(folder, str(_device(config)))
+    loaded = load_model(folder, str(_device(config)), proposals=config.proposals)
     data = build_dataset(config, "val", loaded.classes)
-    propose = build_proposals(config.proposals) if loaded.wants_proposals else None
+    propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
     seconds = []
     for index in range(0, len(data), math.ceil(len(data) / TIMED_PICTURES)):
         sample = data[index]
@@ -171,7 +166,7 @@ def _shared(config: Config, folder: Path) -> dict[str, Any]:
     found = {}
     for when in ("before", "after"):
         if when == "after":
-            checkpoint = read_checkpoint(folder / "last.safetensors")
+            checkpoint = read_checkpoint(folder / "last.safetensors", trust=True)
             restore(model, checkpoint.part("raw") or checkpoint.part("model"), str(checkpoint.path))
         factors = model.weighting.factors()
         found[when] = gradient_conflict(model, _batches(config, data, model, device, GRADIENT_BATCHES))

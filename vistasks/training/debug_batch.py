@@ -17,7 +17,7 @@ from vistasks.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from vistasks.config import Config
 from vistasks.loading.batching import to_device
 from vistasks.models import MultiTaskModel
-from vistasks.models.building import build_model, restore
+from vistasks.models.building import trained_model
 from vistasks.system.devices import pick_device
 from vistasks.training.state import seed_draws
 from vistasks.types import Batch, ClassNames
@@ -90,13 +90,12 @@ def debug_batch(path: Path, device: str = "auto") -> list[str]:
             f"{path}: this is a checkpoint without a batch; one that stopped a run lies in its folder debug/"
         )
     batch = _put_together(saved.part("batch"), saved.state["batch"])
-    model = build_model(saved.config.model, saved.classes, pretrained=False)
-    restore(model, saved.part("model"), str(path))
+    model = trained_model(saved.config.model, saved.classes, saved.part("model"), str(path), finite=False)
     model.active = tuple(saved.state["active"])
     where = pick_device(device)
     model.to(where).to(memory_format=torch.channels_last).train()
     lines = [f"what was told  {saved.state['told']}", *_describe(batch), *_strange_weights(model)]
-    precision = saved.config.train.precision
+    precision = saved.written.train.precision
     for name in dict.fromkeys([precision, "32-true"]):
         lines += _loss_again(model, to_device(batch, where), saved, name)
     return lines

@@ -29,7 +29,6 @@ from vistasks.models import MultiTaskModel
 from vistasks.models.building import build_model
 from vistasks.system.machine import available_memory, free_disk, gigabytes
 from vistasks.system.threads import best_count, given_by_environment
-from vistasks.task import task_of
 from vistasks.training import run_folder
 from vistasks.training.fabric import build_fabric
 from vistasks.training.trial import OUT_OF_MEMORY, Trial, load_batch, try_batch
@@ -92,7 +91,7 @@ class Preflight:
             self.data = self._leniently("train")
         else:
             with self.collecting(strict=strict):
-                known = None if self.checkpoint is None else self.checkpoint.config
+                known = None if self.checkpoint is None else self.checkpoint.written
                 self.config = (
                     resolved_config(self.config, self.data)
                     if known is None
@@ -148,7 +147,7 @@ class Preflight:
         if self.data is None:
             return
         names = self.data.classes.detection
-        if names and any(task_of(task).takes_proposals for task in self.config.model.heads):
+        if "detection" in self.config.model.heads:
             counts: Counter[int] = Counter()
             for index in range(len(self.data)):
                 counts.update(self.data.annotation(index).labels.tolist())
@@ -362,7 +361,7 @@ def print_preflight(look: Preflight) -> int:
     if data is not None:
         print(f"data         {len(data)} training, {len(look.val) if look.val is not None else 0} evaluation")
         for task in config.model.heads:
-            print(f"{task:12} {', '.join(data.classes.of(task))}")
+            print(f"{task:12} {', '.join(getattr(data.classes, task))}")
     for name, text in look.facts.items():
         print(f"{name:12} {text}")
     for note in look.notes:

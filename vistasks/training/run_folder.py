@@ -66,17 +66,18 @@ def checkpoint_to_resume(
     Raises:
         ValueError: there is none, none is good, or the config is of another model.
     """
+    # trusted: the run is built from its own config, and the state's is only compared with it
     if path is not None:
         if path.resolve().parent not in (folder.resolve(), (folder / earlier_name(0)).resolve().parent):
             refuse_used(folder)
-        checkpoint, damaged = read_checkpoint(path), dict[Path, str]()
+        checkpoint, damaged = read_checkpoint(path, trust=True), dict[Path, str]()
     else:
         checkpoint, damaged = _newest_good(folder)
-    if checkpoint.config.model != taken_over(config, checkpoint.config).model:
+    if checkpoint.written.model != taken_over(config, checkpoint.written).model:
         raise ValueError(
             f"--resume: the model section of the config is not that of {checkpoint.path}; a resumed run keeps its model"
         )
-    was, wanted = checkpoint.config.train.optimizer.name, config.train.optimizer.name
+    was, wanted = checkpoint.written.train.optimizer.name, config.train.optimizer.name
     if was != wanted:
         raise ValueError(
             f"--resume: train.optimizer.name is {wanted}, but {checkpoint.path} was trained with {was}, whose state it has"
@@ -95,7 +96,7 @@ def _newest_good(folder: Path) -> tuple[Checkpoint, dict[Path, str]]:
     damaged: dict[Path, str] = {}
     for path in found:
         try:
-            return read_checkpoint(path), damaged
+            return read_checkpoint(path, trust=True), damaged
         except ValueError as error:
             damaged[path] = str(error)
     raise ValueError(
@@ -120,8 +121,8 @@ def set_aside(damaged: Mapping[Path, str], used: Path) -> list[str]:
 def restored_progress(checkpoint: Checkpoint, classes: ClassNames, steps_per_epoch: int) -> Progress:
     """Where the run stood; a ``ValueError`` where classes or the steps of an epoch have changed."""
     path = checkpoint.path
-    for task, found in classes.by_task().items():
-        was = checkpoint.classes.of(task)
+    for task in ("detection", "segmentation"):
+        was, found = getattr(checkpoint.classes, task), getattr(classes, task)
         if was != found:
             raise ValueError(
                 f"--resume: the {task} classes of the data are {', '.join(found) or 'none'}, "
@@ -145,7 +146,7 @@ def announce_resumed(checkpoint: Checkpoint, damaged: Mapping[Path, str], config
     for line in set_aside(damaged, checkpoint.path):
         print(line)
     print(f"resumed      {checkpoint.path.resolve()}, after step {checkpoint.state['step']}")
-    for line in changed_values(checkpoint.config, config):
+    for line in changed_values(checkpoint.written, config):
         print(f"changed      {line}", flush=True)
 
 

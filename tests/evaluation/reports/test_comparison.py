@@ -215,7 +215,9 @@ def test_runs_of_different_tasks_share_what_they_have(runs: tuple[Path, Path], t
     assert list(content["classes"]) == ["detection"]
     maps = altered(runs[0], tmp_path / "maps", ("AP", "VOC"), detections={})
     assert list(compare_runs(read_runs([runs[1], maps]))["classes"]) == ["segmentation"]
-    with pytest.raises(ValueError, match="maps cannot be compared: no task"):
+    with pytest.raises(
+        ValueError, match="maps cannot be compared: one has only boxes and the other only class maps"
+    ):
         read_runs([boxes, maps])
 
 

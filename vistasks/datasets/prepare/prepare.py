@@ -24,7 +24,6 @@ from vistasks.datasets.prepare.download import check_sum, download
 from vistasks.datasets.prepare.unpack import unpack
 from vistasks.datasets.sources import SOURCES, Archive, Source
 from vistasks.registry import nearest
-from vistasks.system.locks import owned
 from vistasks.system.terminal import PlainConsole
 
 MARKER = ".prepared.json"
@@ -53,8 +52,7 @@ def prepare(name: str, root: str | Path, *, source_url: str | None = None, progr
         raise ValueError(
             f"unknown data set '{name}'.{nearest(name, list(SOURCES))} Known: {', '.join(SOURCES)}"
         )
-    with owned(Path(root)):
-        return prepare_source(name, SOURCES[name], Path(root), source_url=source_url, progress=progress)
+    return prepare_source(name, SOURCES[name], Path(root), source_url=source_url, progress=progress)
 
 
 def prepare_source(
