@@ -28,6 +28,7 @@ from vistasks.models.building import build_model
 from vistasks.proposals.cache import CachedProposals
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.registry import DATASETS, PROPOSALS, SAMPLINGS, build_part
+from vistasks.task import task_of
 from vistasks.types import ClassNames
 
 __all__ = [
@@ -39,11 +40,6 @@ __all__ = [
     "build_proposals",
     "build_sampling",
 ]
-
-TASK_WORDS = {
-    "detection": "detect",
-    "segmentation": "segment",
-}  # a model's task -> the readers' `tasks` option
 
 
 def build_dataset(config: Config, part: str, classes: ClassNames | None = None) -> Dataset:
@@ -83,11 +79,10 @@ def _with_policies(options: Mapping[str, Any], config: Config) -> dict[str, Any]
     name = options.get("format")
     if not isinstance(name, str) or name not in DATASETS:  # the registry says so
         return dict(options)
-    common = {
-        "tasks": [TASK_WORDS[task] for task in config.model.heads],
-        "on_error": config.data.on_error,
-        "max_pixels": config.data.max_pixels,
-    }
+    read = [task for task in map(task_of, config.model.heads) if task.read]
+    common: dict[str, Any] = {"on_error": config.data.on_error, "max_pixels": config.data.max_pixels}
+    if read:
+        common["tasks"] = [task.verb for task in read]
     taken = inspect.signature(DATASETS[name]).parameters
     return {**{option: value for option, value in common.items() if option in taken}, **options}
 
@@ -98,7 +93,8 @@ def build_pipeline(config: Config, dataset: Dataset, *, training: bool, scaled: 
     Only training augments them and may decode images at a reduced size. ``scaled=False`` leaves them at the
     size of their files, for a loader that is given a ``prepare`` of its own.
     """
-    propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
+    wanted = any(task_of(task).takes_proposals for task in config.model.heads)
+    propose = build_proposals(config.proposals) if wanted else None
     augmented = training and config.train.overfit_batches is None
     source: PictureSource = WholeFiles(config.data.max_pixels)
     if training and config.data.decode == "reduced":

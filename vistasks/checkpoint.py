@@ -12,7 +12,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def save_checkpoint(
     """
     header = {
         "version": VERSION,
-        "classes": asdict(classes),
+        "classes": classes.by_task(),
         "config": to_json(config),
         "state": state,
     }

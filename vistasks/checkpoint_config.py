@@ -57,13 +57,13 @@ def checked_header(header: Any, where: str) -> tuple[ClassNames, Config, dict[st
             f"{where}: its header has more than {_MOST_VALUES:,} values, or {_MOST_LEVELS} levels"
         )
     try:
-        classes = ClassNames(*(tuple(header["classes"][task]) for task in ("detection", "segmentation")))
+        classes = ClassNames.of_tasks(header["classes"])
         values, state = header["config"], dict(header["state"])
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(
             f"{where}: its vistasks header is incomplete; was it written by another version?"
         ) from None
-    for names in (classes.detection, classes.segmentation):
+    for names in classes.by_task().values():
         if not all(isinstance(name, str) for name in names):
             raise ValueError(f"{where}: its class names are not all text")
         if len(names) > MOST_CLASSES:

@@ -15,6 +15,7 @@ from vistasks.inference.images import infer
 from vistasks.inference.predictor import load
 from vistasks.metrics.tables import report_tables
 from vistasks.system.atomic import write_text
+from vistasks.system.locks import owned
 from vistasks.system.terminal import PlainConsole
 from vistasks.training.loop import train
 
@@ -31,8 +32,13 @@ def demo(output: Path, overrides: Sequence[str] = ()) -> int:
 
     A finished demo in the same folder is replaced.
     """
-    console, start = PlainConsole(), time.perf_counter()
     config = demo_config(output, overrides)
+    with owned(output):
+        return _demo(output, config)
+
+
+def _demo(output: Path, config: Config) -> int:
+    console, start = PlainConsole(), time.perf_counter()
     _clear(output)
 
     console.rule("1. a joint detector and segmenter, trained on generated shapes")

@@ -170,6 +170,7 @@ def build_part(
         raise ValueError(text if text.startswith(f"{where}.") else f"{where}: {text}") from error
 
 
+TASKS = Registry("task", "vistasks.tasks")
 BACKBONES = Registry("backbone", "vistasks.backbones")
 NECKS = Registry("neck", "vistasks.necks")
 HEADS = Registry("head", "vistasks.heads")

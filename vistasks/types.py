@@ -28,24 +28,76 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE_INDEX = 255
+_OWN_TASKS = ("detection", "segmentation")  # whose labels `Sample` and `Batch` have fields for
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The names behind the class ids of the two tasks; an empty tuple means that the task is absent."""
+    """The names behind the class ids of each task; an empty tuple means that the task is absent.
+
+    ``others``: (task, names) of further tasks.
+    """
 
     detection: tuple[str, ...] = ()
     segmentation: tuple[str, ...] = ()
+    others: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @classmethod
+    def of_tasks(cls, names: Mapping[str, Sequence[str]]) -> ClassNames:
+        """From task -> names."""
+        own = {task: tuple(names.get(task, ())) for task in _OWN_TASKS}
+        others = sorted((task, tuple(found)) for task, found in names.items() if task not in own)
+        return cls(**own, others=tuple(others))
+
+    def of(self, task: str) -> tuple[str, ...]:
+        """A task's names."""
+        names: tuple[str, ...] = (
+            getattr(self, task) if task in _OWN_TASKS else dict(self.others).get(task, ())
+        )
+        return names
+
+    def by_task(self) -> dict[str, tuple[str, ...]]:
+        """Task -> names."""
+        return {**{task: self.of(task) for task in _OWN_TASKS}, **dict(self.others)}
 
 
 @dataclass(frozen=True)
 class Labelled:
     """Class ids that one image's annotations cover exhaustively, per task; empty = the task is not labelled
-    at all.
+    at all. ``others``: (task, ids) of further tasks.
     """
 
     detection: frozenset[int] = frozenset()
     segmentation: frozenset[int] = frozenset()
+    others: tuple[tuple[str, frozenset[int]], ...] = ()
+
+    @classmethod
+    def of_tasks(cls, ids: Mapping[str, frozenset[int]]) -> Labelled:
+        """From task -> class ids."""
+        own = {task: ids.get(task, frozenset()) for task in _OWN_TASKS}
+        others = sorted(
+            ((task, found) for task, found in ids.items() if task not in own), key=lambda one: one[0]
+        )
+        return cls(**own, others=tuple(others))
+
+    def of(self, task: str) -> frozenset[int]:
+        """A task's ids."""
+        ids: frozenset[int] = (
+            getattr(self, task) if task in _OWN_TASKS else dict(self.others).get(task, frozenset())
+        )
+        return ids
+
+    @classmethod
+    def common(cls, parts: Sequence[Labelled]) -> Labelled:
+        """What all of them cover."""
+        tasks = {task for part in parts for task in part.by_task()}
+        return cls.of_tasks(
+            {task: frozenset.intersection(*(part.of(task) for part in parts)) for task in tasks}
+        )
+
+    def by_task(self) -> dict[str, frozenset[int]]:
+        """Task -> ids."""
+        return {**{task: self.of(task) for task in _OWN_TASKS}, **dict(self.others)}
 
 
 def _empty(*shape: int, dtype: type) -> np.ndarray:
@@ -70,6 +122,7 @@ class Sample:
         segmentation: (H, W) uint8 class ids with 255 = ignore, or None.
         proposals: (P, 4) float32 class-free boxes, best first, or None.
         labelled: what the annotations cover.
+        targets: task -> labels of further tasks, as their `vistasks.task.Task` reads them.
     """
 
     image_id: str
@@ -83,6 +136,7 @@ class Sample:
     segmentation: np.ndarray | None = None
     proposals: np.ndarray | None = None
     labelled: Labelled = Labelled()
+    targets: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _expect(self.path, "boxes", self.boxes, np.float32, (None, 4))
@@ -166,6 +220,7 @@ class Batch:
         detection_labelled: (N, K) bool: the classes whose boxes are all there.
         segmentation_labelled: (N, S) bool: the classes whose pixels are all marked.
         image_ids, paths: per image, for results and messages.
+        targets: task -> name -> (N, ...) tensor, of further tasks.
     """
 
     images: Tensor
@@ -180,6 +235,7 @@ class Batch:
     segmentation_labelled: Tensor
     image_ids: tuple[str, ...]
     paths: tuple[str, ...]
+    targets: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -191,6 +247,11 @@ class Batch:
             value = getattr(self, entry.name)
             if isinstance(value, tuple):
                 chosen[entry.name] = tuple(value[index] for index in indices)
+            elif isinstance(value, Mapping):
+                chosen[entry.name] = {
+                    task: {name: tensor[list(indices)] for name, tensor in tensors.items()}
+                    for task, tensors in value.items()
+                }
             elif value is not None:
                 chosen[entry.name] = value[list(indices)]
         return replace(self, **chosen)
@@ -254,6 +315,11 @@ class Detections:
         """The class name of each box."""
         return [self.class_names[label] for label in self.labels]
 
+    def rows(self, chosen: np.ndarray) -> Detections:
+        """Some of them: ``chosen`` are indices, or a (N,) bool mask."""
+        ids = None if self.ids is None else self.ids[chosen]
+        return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen], self.class_names, ids)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -277,7 +343,11 @@ class SegmentationMap:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says about one image; None for a task that it does not have."""
+    """What the model says about one image; None for a task that it does not have.
+
+    ``others``: task -> answer of further tasks.
+    """
 
     detections: Detections | None = None
     segmentation: SegmentationMap | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)

@@ -176,7 +176,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override, expected",
     [
-        ("model.heads={}", "model.heads: heads must name one or two of detection, segmentation; received: none"),
+        ("model.heads={}", "model.heads: heads must name one or more of detection, segmentation; received: none"),
         ("model.heads={depth: {name: x}}", "received: depth"),
         ("model.loss_weights={detection: 2}", "loss_weights names 'detection', but heads has segmentation"),
         ("train.schedule.milestones=[30, 60]", "milestones are shares of the training, between 0 and 1"),
@@ -294,6 +294,6 @@ def test_null_takes_a_head_away() -> None:
     path = Path(__file__).resolve().parents[2] / "configs" / "shapes_joint.yaml"
     assert list(load_config(path, ["model.heads.segmentation=null"]).model.heads) == ["detection"]
     with pytest.raises(
-        ValueError, match="heads must name one or two of detection, segmentation; received: none"
+        ValueError, match="heads must name one or more of detection, segmentation; received: none"
     ):
         load_config(path, ["model.heads.segmentation=null", "model.heads.detection=null"])

@@ -77,8 +77,8 @@ def test_counts() -> None:
         progress=False,
     )
     assert report.good and report.notes == ["2 boxes dropped"]
-    assert report.objects == {"cat": 1, "dog": 2, "owl": 0}
-    assert report.pixels == {"background": 40 * 200, "cat": 50 * 200}
+    assert report.labels["detection"] == {"cat": 1, "dog": 2, "owl": 0}
+    assert report.labels["segmentation"] == {"background": 40 * 200, "cat": 50 * 200}
     assert report.counts == {
         "images": 4,
         "read": 4,
@@ -124,7 +124,7 @@ def test_every_bad_file_is_named_and_the_rest_still_read() -> None:
         "bad3.jpg: KeyError: 'a bug of the reader'",
     ]
     assert report.problems == expected
-    assert report.counts["read"] == 1 and report.objects["cat"] == 1
+    assert report.counts["read"] == 1 and report.labels["detection"]["cat"] == 1
     text = printed(report)
     assert (
         "3 problems" in text
@@ -185,5 +185,5 @@ def test_real_blood_cells(capsys: pytest.CaptureFixture[str]) -> None:
     )
     report = check(dataset)
     assert report.good and report.counts["images"] == 72
-    assert sum(report.objects.values()) == report.counts["objects"] == 945
+    assert sum(report.labels["detection"].values()) == report.counts["objects"] == 945
     assert "reading data" not in capsys.readouterr().out  # the bar goes to stderr

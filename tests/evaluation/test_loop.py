@@ -13,12 +13,13 @@ from tests.tiny_data import config_values, mask_data, tiny_config, voc_data, wri
 from vistasks.build import build_dataset, build_pipeline
 from vistasks.checkpoint import save_checkpoint
 from vistasks.config import Config, parse_config
-from vistasks.evaluation.loop import HEADLINE, build_metrics, evaluate, evaluate_model, headline
+from vistasks.evaluation.loop import build_metrics, evaluate, evaluate_model, headline
 from vistasks.heads.test_time import parse_views
 from vistasks.inference.ensemble import load_models
 from vistasks.inference.loaded import load_model
 from vistasks.models import MultiTaskModel
 from vistasks.models.building import build_model
+from vistasks.task import task_of
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 JOINT = ("detection", "segmentation")
@@ -153,9 +154,9 @@ def test_both_engines_agree(tmp_path: Path, voc: Path) -> None:
 def test_every_headline_number_names_a_number_of_its_metric() -> None:
     metrics = build_metrics(ClassNames(("a",), ("x",)), JOINT, "hotcoco")
     report = {key: metric.compute() for key, metric in metrics.items()}
-    assert list(headline(report)) == [*HEADLINE["detection"], *HEADLINE["segmentation"]]
+    assert list(headline(report)) == [*task_of("detection").headline, *task_of("segmentation").headline]
     assert all("protocol" in value for value in report.values())
-    assert list(headline({"iou": report["iou"]})) == list(HEADLINE["segmentation"])
+    assert list(headline({"iou": report["iou"]})) == list(task_of("segmentation").headline)
     assert set(build_metrics(ClassNames(("a",), ()), ["detection"], "hotcoco")) == {
         "coco",
         "voc_2007",

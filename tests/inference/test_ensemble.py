@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,12 +19,12 @@ from vistasks.checkpoint import save_checkpoint
 from vistasks.cli import main
 from vistasks.config import Config, parse_config
 from vistasks.evaluation.loop import evaluate
+from vistasks.heads.segmentation import SegmentationHead
 from vistasks.heads.test_time import parse_views
 from vistasks.inference.ensemble import Ensemble, EnsembleModel, load_models
 from vistasks.inference.images import infer
 from vistasks.inference.loaded import load_model
 from vistasks.models.building import build_model
-from vistasks.models.views import Opinion
 from vistasks.ops.box_fusion import BoxFusion, fuse_detections
 from vistasks.types import Batch, ClassNames
 
@@ -63,7 +64,7 @@ def test_boxes_are_fused_and_maps_averaged(tmp_path: Path, voc: Path) -> None:
     assert np.array_equal(found.detections.scores, expected.scores)
     proposals = [alone[0].backend.propose(image)]
     seen = [
-        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0].probabilities
+        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0]["segmentation"]
         for one in alone
     ]
     large = [
@@ -88,7 +89,7 @@ def test_votes(tmp_path: Path, voc: Path) -> None:
     )
     proposals = [alone[0].backend.propose(image)]
     seen = [
-        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0].probabilities
+        one.backend.model.opinions(one.backend.make_batch([image], proposals))[0]["segmentation"]
         for one in alone
     ]
     large = [
@@ -233,16 +234,23 @@ def test_the_commands_take_several_weights(
     assert (tmp_path / "o" / "scene_0.jpg").is_file()
 
 
+class SureHead:
+    classes = ("a", "b")
+    averaged = SegmentationHead.averaged
+    elected = SegmentationHead.elected
+
+
 class Sure(torch.nn.Module):
     """A segmenter that gives both classes the same probabilities at every pixel."""
 
     def __init__(self, first: float) -> None:
         super().__init__()
-        self.heads = {"segmentation": None}
+        self.heads = {"segmentation": SureHead()}
         self.first = first
 
-    def opinions(self, batch: list[Batch]) -> list[Opinion]:
-        return [Opinion(None, torch.tensor([self.first, 1 - self.first]).view(1, 2, 1, 1).expand(1, 2, 2, 2))]
+    def opinions(self, batch: list[Batch], *, decided: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+        said = torch.tensor([self.first, 1 - self.first]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+        return [{"segmentation": said}]
 
 
 def test_votes_decide_a_class_map() -> None:

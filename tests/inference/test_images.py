@@ -305,7 +305,7 @@ def test_a_broken_video_leaves_no_file(tmp_path: Path) -> None:
     clip.write_bytes(data)
     with pytest.raises(ValueError, match="no frame of this video can be decoded"):
         infer(Predictor(Backend()), clip, tmp_path / "out", progress=False)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_long_lists_of_failures_are_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,7 @@ def test_what_is_no_picture(wrong: object) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ["detct"]}, "tasks are detect and segment; received: detct"),
+        ({"tasks": ["detct"]}, "tasks are among detect, segment; received: detct"),
         ({"tasks": []}, "received: none"),
         ({"batch_size": 0}, "batch_size must be at least 1; received 0"),
         ({"score": 1.5}, "score must be from 0 to 1; received 1.5"),
@@ -150,8 +150,8 @@ def test_a_bad_picture_is_named(tmp_path: Path) -> None:
 
 def test_a_task_that_the_model_cannot_do() -> None:
     detector = Backend(ClassNames(("cat", "dog"), ()))
-    assert Predictor(detector).tasks == ("detect",)
-    with pytest.raises(ValueError, match="this model can detect; asked for was segment"):
+    assert Predictor(detector).tasks == ("detection",)
+    with pytest.raises(ValueError, match="this model has detection; asked for was segmentation"):
         Predictor(detector, tasks=["segment"])
 
 
@@ -183,12 +183,12 @@ def test_predictions_and_predictors_print_shortly(tmp_path: Path) -> None:
     prediction = predictor.predict(save_picture(tmp_path / "a.png"))
     assert repr(prediction) == f"<{tmp_path / 'a.png'}; 40x30; 1 cat, 1 dog; map of background, dog>"
     empty = PicturePrediction(
-        Detections(*prediction_parts(prediction), ("cat",)), None, prediction.image, "", 1.5
+        Detections(*prediction_parts(prediction), ("cat",)), image=prediction.image, seconds=1.5
     )
     assert repr(empty) == "<array; 40x30; 1.500 s; no detections>"
     assert (
         repr(predictor)
-        == "<Predictor; detect: cat, dog; segment: background, cat, dog; score >= 0; batches of 1>"
+        == "<Predictor; detection: cat, dog; segmentation: background, cat, dog; score >= 0; batches of 1>"
     )
 
 

@@ -11,7 +11,7 @@ from tests.heads.contract import CLASSES, scene, small_trunk, unlabelled
 from vistasks.loading.batching import collate
 from vistasks.models import MultiTaskModel
 from vistasks.registry import HEADS, NECKS
-from vistasks.types import ClassNames, Sample, SegmentationMap
+from vistasks.types import ClassNames, Prediction, Sample
 
 
 def model(*tasks: str, weights: dict[str, float] | None = None) -> MultiTaskModel:
@@ -151,8 +151,8 @@ def test_regions_from_the_class_map_are_classified_in_the_same_pass() -> None:
     bare = replace(batch, proposals=tuple(p[:0] for p in batch.proposals))
     seen = []
 
-    def regions(maps: list[SegmentationMap | None]) -> list[np.ndarray]:
-        seen.append([None if found is None else found.labels.shape for found in maps])
+    def regions(answers: list[Prediction]) -> list[np.ndarray]:
+        seen.append([answer.segmentation.labels.shape for answer in answers])
         factors = [(o[1] / s[1], o[0] / s[0]) * 2 for o, s in zip(batch.original_sizes, batch.sizes)]
         return [(p.numpy() * np.array(f, dtype=np.float32)) for p, f in zip(batch.proposals, factors)]
 

@@ -12,7 +12,7 @@ from tests.heads.contract import SIZES, scene
 from tests.models.test_multitask import model
 from vistasks.heads.test_time import TestTime, View, parse_views
 from vistasks.models import MultiTaskModel
-from vistasks.models.views import looks
+from vistasks.models.views import viewed_images
 from vistasks.ops.box_fusion import fuse_detections
 from vistasks.types import Batch, Detections
 
@@ -100,7 +100,10 @@ def test_the_trunk_sees_each_view_once_for_both_heads() -> None:
     net.look(parse_views("flip,0.5"))
     net.predict(batch)
     assert sizes == [(1, 3, 64, 96)] * 2 + [(1, 3, 32, 64)] * 2 + [(1, 3, 64, 96)] * 2 + [(1, 3, 32, 64)] * 2
-    assert [look.view for look in looks(net, batch, 0, parse_views("flip"))] == [View(), View(flip=True)]
+    assert [seen.view for seen in viewed_images(net, batch, 0, parse_views("flip"))] == [
+        View(),
+        View(flip=True),
+    ]
 
 
 def test_pictures_without_proposals_and_views_without_boxes() -> None:
@@ -120,8 +123,8 @@ def test_some_images_and_further_regions() -> None:
     assert np.array_equal(some[0].detections.boxes, whole[0].detections.boxes)
     seen = []
 
-    def regions(maps: list) -> list[np.ndarray]:
-        seen.extend(maps)
+    def regions(found: list) -> list[np.ndarray]:
+        seen.extend(one.segmentation for one in found)
         return [np.array([[2, 2, 50, 50]], np.float32), np.zeros((0, 4), np.float32)]
 
     more = net.predict(_without_proposals(batch), rows={"segmentation": [0]}, regions=regions)
@@ -138,7 +141,7 @@ def test_opinions_are_what_a_prediction_is_made_of() -> None:
     for views in ("", "flip"):
         net.look(parse_views(views))
         for opinion, prediction in zip(net.opinions(batch), net.predict(batch)):
-            assert np.array_equal(opinion.detections.boxes, prediction.detections.boxes)
-            assert opinion.probabilities.sum(1).allclose(torch.ones(()), atol=1e-5)
+            assert np.array_equal(opinion["detection"].boxes, prediction.detections.boxes)
+            assert opinion["segmentation"].sum(1).allclose(torch.ones(()), atol=1e-5)
         first = net.predict(batch)[0].segmentation.labels
-        assert (net.opinions(batch)[0].probabilities.argmax(1)[0].numpy() == first).mean() > 0.999
+        assert (net.opinions(batch)[0]["segmentation"].argmax(1)[0].numpy() == first).mean() > 0.999

@@ -17,9 +17,10 @@ from vistasks.cli import main
 from vistasks.config import Config, parse_config, to_yaml
 from vistasks.studies import joint
 from vistasks.studies.gradients import gradient_conflict
-from vistasks.studies.joint_part import PARTS, part_config, time_steps
+from vistasks.studies.joint_part import part_config, time_steps
 
 JOINT = ("detection", "segmentation")
+PARTS = ("detection", "segmentation", "joint")
 
 
 @pytest.fixture(scope="module")

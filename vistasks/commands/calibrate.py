@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from vistasks.commands.arguments import config_arguments, trust_argument
 
@@ -28,16 +29,18 @@ def _calibrate(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from vistasks.refining.calibrate import calibrate
+    from vistasks.system.locks import owned
     from vistasks.system.terminal import PlainConsole
 
-    done = calibrate(
-        config,
-        parsed.weights,
-        parsed.output,
-        device=parsed.device,
-        trust=parsed.trust,
-        track=lambda loader: track(loader, "detecting", transient=True),
-    )
+    with owned(Path(parsed.output)):
+        done = calibrate(
+            config,
+            parsed.weights,
+            parsed.output,
+            device=parsed.device,
+            trust=parsed.trust,
+            track=lambda loader: track(loader, "detecting", transient=True),
+        )
     caption = (
         "error: mean |score - share that is right|; after: half of the pictures by the other half's curves"
     )

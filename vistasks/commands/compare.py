@@ -34,6 +34,7 @@ def _compare(parsed: argparse.Namespace) -> int:
     from vistasks.evaluation.reports.comparison import compare_runs, read_runs
     from vistasks.evaluation.reports.comparison_page import comparison_page, comparison_tables
     from vistasks.system.atomic import write_text
+    from vistasks.system.locks import owned
     from vistasks.system.terminal import PlainConsole
 
     content = compare_runs(read_runs(parsed.runs), samples=parsed.samples)
@@ -41,7 +42,8 @@ def _compare(parsed: argparse.Namespace) -> int:
     for table in comparison_tables(content):
         console.print(table)
     folder = Path(parsed.output)
-    write_text(folder / "compare.json", json.dumps(content, indent=1))
-    write_text(folder / "compare.html", comparison_page(content))
+    with owned(folder):
+        write_text(folder / "compare.json", json.dumps(content, indent=1))
+        write_text(folder / "compare.html", comparison_page(content))
     print(f"page: {(folder / 'compare.html').resolve()}")
     return 0

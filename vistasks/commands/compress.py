@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from vistasks.commands.arguments import trust_argument
 
@@ -32,9 +33,11 @@ def _compress(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from vistasks.refining.compress import compress
+    from vistasks.system.locks import owned
     from vistasks.system.terminal import PlainConsole
 
-    done = compress(parsed.weights, parsed.output, ranks=ranks, keep=parsed.keep, trust=parsed.trust)
+    with owned(Path(parsed.output)):
+        done = compress(parsed.weights, parsed.output, ranks=ranks, keep=parsed.keep, trust=parsed.trust)
     table = Table("stage", "layer", "inputs", "outputs", "rank", "energy kept", "size")
     for row in done["layers"]:
         table.add_row(*(str(value) for value in row.values()))

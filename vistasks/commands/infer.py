@@ -44,7 +44,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pictures or frames that go through the network at once",
     )
-    parser.add_argument("--tasks", default="detect,segment", help="detect, segment or both (default)")
+    parser.add_argument(
+        "--tasks", metavar="T,T,...", help="of the model's tasks, such as detect,segment (default: all)"
+    )
     parser.add_argument(
         "--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture"
     )
@@ -105,9 +107,9 @@ def _add_speed(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--proposals",
-        choices=["method", "segmentation"],
         default="method",
-        help="video: the model's proposal method (default), or the boxes of the class map's connected parts",
+        metavar="METHOD",
+        help="video: method, the model's own (default), or segmentation, boxes around the parts of its map",
     )
     group.add_argument(
         "--segment-every", type=int, default=1, metavar="M", help="video: the class map on every M-th frame"
@@ -154,7 +156,7 @@ def _infer(parsed: argparse.Namespace) -> int:
     from vistasks.inference.predictor import load
 
     options = _options(parsed)
-    tasks = [task.strip() for task in parsed.tasks.split(",")]
+    tasks = None if parsed.tasks is None else [task.strip() for task in parsed.tasks.split(",")]
     predictor = load(
         parsed.weights,
         parsed.device,

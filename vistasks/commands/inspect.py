@@ -42,18 +42,20 @@ def _inspect(parsed: argparse.Namespace) -> int:
     from vistasks.datasets.images import read_image
     from vistasks.inference.loaded import load_model
     from vistasks.inspection.inspect import inspect
+    from vistasks.system.locks import owned
 
     output = Path(parsed.output)
-    facts = inspect(
-        load_model(parsed.weights, parsed.device, trust=parsed.trust),
-        read_image(parsed.image, max_pixels=parsed.max_pixels),
-        output,
-        path=parsed.image,
-        detection=parsed.detection,
-        class_name=parsed.class_name,
-        pixel=(int(match[1]), int(match[2])) if match else None,
-        cells=parsed.occlusion,
-    )
+    with owned(output):
+        facts = inspect(
+            load_model(parsed.weights, parsed.device, trust=parsed.trust),
+            read_image(parsed.image, max_pixels=parsed.max_pixels),
+            output,
+            path=parsed.image,
+            detection=parsed.detection,
+            class_name=parsed.class_name,
+            pixel=(int(match[1]), int(match[2])) if match else None,
+            cells=parsed.occlusion,
+        )
     for name, fact in facts.items():
         print(f"{name:12} {fact['of'] if isinstance(fact, dict) and 'of' in fact else fact}")
     print(f"pictures: {output.resolve()}: {', '.join(sorted(path.name for path in output.glob('*.png')))}")

@@ -39,9 +39,11 @@ def _joint(parsed: argparse.Namespace) -> int:
 
     config = load_config(parsed.config, parsed.overrides)
     from vistasks.studies.joint import print_study, study_joint
+    from vistasks.system.locks import owned
 
     output = Path(parsed.output)
-    print_study(study_joint(config, output, epochs=parsed.epochs, minutes=parsed.minutes))
+    with owned(output):
+        print_study(study_joint(config, output, epochs=parsed.epochs, minutes=parsed.minutes))
     print(f"study: {output.resolve()}: study.json, study.md")
     return 0
 
@@ -51,8 +53,10 @@ def _ablation(parsed: argparse.Namespace) -> int:
 
     values, _ = read_config(parsed.config, parsed.overrides)
     from vistasks.studies.ablation import print_study, read_changes, study_ablation
+    from vistasks.system.locks import owned
 
     output = Path(parsed.output)
-    print_study(study_ablation(values, read_changes(parsed.changes), output, epochs=parsed.epochs))
+    with owned(output):
+        print_study(study_ablation(values, read_changes(parsed.changes), output, epochs=parsed.epochs))
     print(f"study: {output.resolve()}: study.json, study.md")
     return 0

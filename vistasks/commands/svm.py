@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from vistasks.commands.arguments import config_arguments, trust_argument
 
@@ -31,17 +32,19 @@ def _svm(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from vistasks.refining.svm import train_svms
+    from vistasks.system.locks import owned
     from vistasks.system.terminal import PlainConsole
 
-    done = train_svms(
-        config,
-        parsed.weights,
-        parsed.output,
-        cost=parsed.cost,
-        device=parsed.device,
-        trust=parsed.trust,
-        track=lambda loader: track(loader, "mining", transient=True),
-    )
+    with owned(Path(parsed.output)):
+        done = train_svms(
+            config,
+            parsed.weights,
+            parsed.output,
+            cost=parsed.cost,
+            device=parsed.device,
+            trust=parsed.trust,
+            track=lambda loader: track(loader, "mining", transient=True),
+        )
     table = Table(
         "class", "objects", "right", "negatives", "hard ones", title="linear support vector machines"
     )

@@ -19,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from vistasks.registry import TASKS
 from vistasks.system.limits import MAX_PIXELS
+from vistasks.task import task_of
 
 Options = dict[str, Any]
 Engine = Literal["hotcoco", "pycocotools"]
@@ -126,13 +128,13 @@ class ModelConfig(Section):
     backbone: Options
     neck: Options | None = None
     heads: dict[str, Options] = Field(
-        description="one or two of: detection, segmentation; null takes a head away"
+        description="one or more of: detection, segmentation; null takes a head away"
     )
     loss_weights: dict[str, PositiveFloat] = Field(
         default={}, description="factor of each head's losses; 1 where not named"
     )
     weighting: Options = Field(
-        default={"name": "fixed"}, description="of two heads: fixed, uncertainty or gradient_norm"
+        default={"name": "fixed"}, description="of several heads: fixed, uncertainty or gradient_norm"
     )
     gradient_checkpointing: bool = Field(
         default=False, description="the trunk's blocks are computed twice: less memory, slower"
@@ -156,10 +158,9 @@ class ModelConfig(Section):
     @field_validator("heads")
     @classmethod
     def _tasks(cls, heads: dict[str, Options]) -> dict[str, Options]:
-        tasks = ("detection", "segmentation")
-        if not heads or any(task not in tasks for task in heads):
+        if not heads or any(task not in TASKS for task in heads):
             raise ValueError(
-                f"heads must name one or two of {', '.join(tasks)}; received: {', '.join(heads) or 'none'}"
+                f"heads must name one or more of {', '.join(TASKS)}; received: {', '.join(heads) or 'none'}"
             )
         return heads
 
@@ -210,7 +211,7 @@ class ScheduleConfig(Section):
 class StageConfig(Section):
     """A part of a joint training in which only some heads learn."""
 
-    tasks: list[Literal["detection", "segmentation"]] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1, description="of model.heads")
     until: float = Field(gt=0, le=1, description="share of the training at which the stage ends")
 
 
@@ -305,22 +306,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
-    def _rpn_is_there(self) -> Config:
-        head = self.model.heads.get("detection", {})
-        if (
-            _asks_for_rpn(self.proposals.method)
-            and head.get("name") == "region_classifier"
-            and head.get("rpn") is None
-        ):
-            raise ValueError(
-                "proposals.method 'rpn' leaves the proposals to the detector's own network: give it one, such as "
-                "model.heads.detection.rpn={stride: [8, 16, 32]}, or name a trained run in proposals.method.weights"
-            )
+    def _heads_fit_the_rest(self) -> Config:
+        for task, head in self.model.heads.items():
+            task_of(task).check_config(head, self)
         return self
-
-
-def _asks_for_rpn(method: Options) -> bool:
-    parts = method.get("methods")
-    if isinstance(parts, list) and any(isinstance(part, dict) and _asks_for_rpn(part) for part in parts):
-        return True
-    return method.get("name") == "rpn" and method.get("weights") is None

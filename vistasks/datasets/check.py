@@ -15,6 +15,7 @@ from vistasks.datasets.annotations import Dataset
 from vistasks.datasets.problems import DataFaults
 from vistasks.system.terminal import PlainConsole
 from vistasks.system.text import printable
+from vistasks.task import all_tasks, task_of
 from vistasks.types import IGNORE_INDEX, Sample
 
 SMALL, MEDIUM = 32.0**2, 96.0**2  # COCO's size ranges by area, in pixels
@@ -31,8 +32,7 @@ class CheckReport:
         notes: what the reader itself mended or left out.
         counts: images, read, without_objects, not_labelled, objects, difficult, crowd, small, medium, large,
             ignored_pixels, pixels.
-        objects: per detection class, in the order of the class ids.
-        pixels: per segmentation class.
+        labels: task -> class -> how many of the task's units (objects, pixels) it has.
         sides: (read images, 2) heights and widths.
     """
 
@@ -41,8 +41,7 @@ class CheckReport:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    objects: dict[str, int] = field(default_factory=dict)
-    pixels: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
     sides: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
 
     @property
@@ -59,7 +58,8 @@ def check(dataset: Dataset, *, name: str = "data", progress: bool = True) -> Che
     """Reads every sample once. A sample that cannot be read becomes a problem; the others are still read."""
     names = dataset.classes
     report = CheckReport(name=name, notes=list(dataset.notes))
-    objects, pixels = np.zeros(len(names.detection), dtype=np.int64), np.zeros(256, dtype=np.int64)
+    tasks = list(all_tasks())
+    totals = {task.name: np.zeros(0, dtype=np.int64) for task in tasks}
     counts = dict.fromkeys(
         (
             "images",
@@ -72,6 +72,8 @@ def check(dataset: Dataset, *, name: str = "data", progress: bool = True) -> Che
             "small",
             "medium",
             "large",
+            "pixels",
+            "ignored_pixels",
         ),
         0,
     )
@@ -85,20 +87,21 @@ def check(dataset: Dataset, *, name: str = "data", progress: bool = True) -> Che
             continue
         counts["read"] += 1
         sides.append(sample.size)
-        _count(sample, counts, objects)
+        _count(sample, counts)
         report.warnings += _duplicates(sample, names.detection)
-        if sample.segmentation is not None:
-            pixels += np.bincount(sample.segmentation.ravel(), minlength=256)
-        for task, labels in (("detection", sample.labels), ("segmentation", _present(sample))):
-            known = getattr(names, task)
-            unnamed = [label for label in labels if label >= len(known)]
+        for task in tasks:
+            found = task.counts(sample)
+            totals[task.name] = _sum(totals[task.name], found)
+            known = len(names.of(task.name))
             report.problems += [
-                f"{sample.path}: class id {i} in {task}, which has only {len(known)} classes" for i in unnamed
+                f"{sample.path}: class id {number} in {task.name}, which has only {known} classes"
+                for number in np.flatnonzero(found).tolist()
+                if number >= known
             ]
-    counts["pixels"], counts["ignored_pixels"] = int(pixels.sum()), int(pixels[IGNORE_INDEX])
     report.counts, report.sides = counts, np.array(sides, dtype=np.int64).reshape(-1, 2)
-    report.objects = {class_name: int(count) for class_name, count in zip(names.detection, objects)}
-    report.pixels = {class_name: int(count) for class_name, count in zip(names.segmentation, pixels)}
+    for task_name, total in totals.items():
+        own = names.of(task_name)
+        report.labels[task_name] = dict(zip(own, _sum(total, np.zeros(len(own), np.int64)).tolist()))
     report.warnings += _never(report)
     return report
 
@@ -119,9 +122,17 @@ def told(path: str, error: Exception) -> str:
     return text if path in text else f"{path}: {text}"
 
 
-def _count(sample: Sample, counts: dict[str, int], objects: np.ndarray) -> None:
+def _sum(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Two arrays of counts, of which one may be shorter."""
+    total = np.zeros(max(len(one), len(other)), dtype=np.int64)
+    total[: len(one)] += one
+    total[: len(other)] += other
+    return total
+
+
+def _count(sample: Sample, counts: dict[str, int]) -> None:
     counts["without_objects"] += bool(sample.labelled.detection) and not len(sample.labels)
-    counts["not_labelled"] += not sample.labelled.detection and not sample.labelled.segmentation
+    counts["not_labelled"] += not any(sample.labelled.by_task().values())
     counts["objects"] += len(sample.labels)
     counts["difficult"] += int(np.asarray(sample.difficult).sum())
     counts["crowd"] += int(np.asarray(sample.crowd).sum())
@@ -129,16 +140,9 @@ def _count(sample: Sample, counts: dict[str, int], objects: np.ndarray) -> None:
     counts["small"] += int((areas < SMALL).sum())
     counts["medium"] += int(((areas >= SMALL) & (areas < MEDIUM)).sum())
     counts["large"] += int((areas >= MEDIUM).sum())
-    known = sample.labels[sample.labels < len(objects)]
-    objects += np.bincount(known, minlength=len(objects))[: len(objects)]
-
-
-def _present(sample: Sample) -> list[int]:
-    return (
-        []
-        if sample.segmentation is None
-        else [int(v) for v in np.unique(sample.segmentation) if v != IGNORE_INDEX]
-    )
+    if sample.segmentation is not None:
+        counts["pixels"] += sample.segmentation.size
+        counts["ignored_pixels"] += int((sample.segmentation == IGNORE_INDEX).sum())
 
 
 def _duplicates(sample: Sample, names: tuple[str, ...]) -> list[str]:
@@ -154,11 +158,10 @@ def _never(report: CheckReport) -> list[str]:
     if not report.counts["read"]:
         return []
     missing = []
-    for what, counts in (("no object", report.objects), ("no pixel", report.pixels)):
+    for task, counts in report.labels.items():
         if any(counts.values()):
-            missing += [
-                f"{what} of the class '{class_name}'" for class_name, count in counts.items() if not count
-            ]
+            unit = task_of(task).unit.removesuffix("s")
+            missing += [f"no {unit} of the class '{name}'" for name, count in counts.items() if not count]
     return missing
 
 
@@ -168,9 +171,9 @@ def _show(report: CheckReport, console: Console) -> None:
     console.print(Text.assemble("\n", (printable(report.name), "bold"), ": ", state))
     if report.counts:
         console.print(_overview(report))
-    for title, counts, unit in (("objects", report.objects, "objects"), ("pixels", report.pixels, "pixels")):
+    for task, counts in report.labels.items():
         if sum(counts.values()):
-            console.print(_classes(title, counts, unit))
+            console.print(_classes(task_of(task).unit, counts))
     sections = (
         ("problems", report.problems, "red"),
         ("worth a look", report.warnings, "yellow"),
@@ -191,7 +194,7 @@ def _overview(report: CheckReport) -> Table:
         for side, column in (("width", 1), ("height", 0)):
             low, middle, high = np.quantile(report.sides[:, column], [0, 0.5, 1]).astype(int)
             table.add_row(side, f"{low} px" if low == high else f"{low} to {high} px, median {middle}")
-    if report.objects:
+    if counts["objects"] or counts["without_objects"]:
         table.add_row(
             "objects", f"{counts['objects']:,}, {counts['difficult']:,} difficult, {counts['crowd']:,} crowds"
         )
@@ -206,8 +209,8 @@ def _overview(report: CheckReport) -> Table:
     return table
 
 
-def _classes(title: str, counts: dict[str, int], unit: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+def _classes(unit: str, counts: dict[str, int]) -> Table:
+    table = Table(title=unit, title_justify="left", box=None, padding=(0, 2))
     table.add_column("id", justify="right")
     table.add_column("class")
     table.add_column(unit, justify="right")

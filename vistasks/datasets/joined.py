@@ -11,14 +11,17 @@ import numpy as np
 
 from vistasks.datasets.annotations import Annotation, Dataset
 from vistasks.datasets.packed import PackedStrings
-from vistasks.types import IGNORE_INDEX, ClassNames, Labelled, Sample
+from vistasks.task import all_tasks
+from vistasks.types import ClassNames, Labelled, Sample
 
 
 def joined_classes(parts: Sequence[ClassNames]) -> ClassNames:
-    """All names, in order of first appearance."""
-    detection = dict.fromkeys(name for part in parts for name in part.detection)
-    segmentation = dict.fromkeys(name for part in parts for name in part.segmentation)
-    return ClassNames(tuple(detection), tuple(segmentation))
+    """All names of each task, in order of first appearance."""
+    names: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for task, own in part.by_task().items():
+            names.setdefault(task, {}).update(dict.fromkeys(own))
+    return ClassNames.of_tasks({task: tuple(found) for task, found in names.items()})
 
 
 class JoinedDataset:
@@ -61,22 +64,18 @@ class JoinedDataset:
 
     def _joined(self, index: int, number: int, sample: Sample) -> Sample:
         maps = self._maps[number]
-        mask = None if sample.segmentation is None else maps.segmentation[sample.segmentation]
-        labelled = maps.labelled(sample.labelled)
-        return replace(
-            sample,
-            image_id=self.ids[index],
-            labels=maps.labels(sample.labels),
-            segmentation=mask,
-            labelled=labelled,
-        )
+        for task in all_tasks():
+            sample = task.mapped(sample, maps.ids[task.name])
+        return replace(sample, image_id=self.ids[index], labelled=maps.labelled(sample.labelled))
 
     def annotation(self, index: int) -> Annotation:
         """The objects of image ``index`` without decoding the image."""
         number, inner = self.place(index)
         found: Annotation = self.datasets[number].annotation(inner)
         maps = self._maps[number]
-        return replace(found, labels=maps.labels(found.labels), labelled=maps.labelled(found.labelled))
+        for task in all_tasks():
+            found = task.mapped_annotation(found, maps.ids[task.name])
+        return replace(found, labelled=maps.labelled(found.labelled))
 
 
 def _together(lists: Sequence[Sequence[str]]) -> Sequence[str]:
@@ -84,19 +83,19 @@ def _together(lists: Sequence[Sequence[str]]) -> Sequence[str]:
 
 
 class _Maps:
-    def __init__(self, source: ClassNames, target: ClassNames) -> None:
-        self.detection = np.array(_positions(source.detection, target.detection, "detection"), dtype=np.int64)
-        segmentation = _positions(source.segmentation, target.segmentation, "segmentation")
-        self.segmentation = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-        self.segmentation[: len(segmentation)] = segmentation
+    """The class ids of one data set -> those of the common list, by task."""
 
-    def labels(self, labels: np.ndarray) -> np.ndarray:
-        return self.detection[labels] if len(labels) else labels
+    def __init__(self, source: ClassNames, target: ClassNames) -> None:
+        tasks = [task.name for task in all_tasks()]
+        self.ids = {
+            task: np.array(_positions(source.of(task), target.of(task), task), dtype=np.int64)
+            for task in tasks
+        }
 
     def labelled(self, labelled: Labelled) -> Labelled:
-        return Labelled(
-            frozenset(int(self.detection[i]) for i in labelled.detection),
-            frozenset(int(self.segmentation[i]) for i in labelled.segmentation),
+        covered = labelled.by_task()
+        return Labelled.of_tasks(
+            {task: frozenset(int(ids[i]) for i in covered.get(task, ())) for task, ids in self.ids.items()}
         )
 
 

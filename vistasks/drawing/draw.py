@@ -13,6 +13,7 @@ import supervision as sv
 from vistasks.drawing.lettering import put_text, text_size
 from vistasks.drawing.palette import BACKGROUND, Colour, model_colours
 from vistasks.system.text import printable
+from vistasks.task import answers
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 OPACITY = 0.5  # of the class map
@@ -44,18 +45,14 @@ def draw(
     Raises:
         ValueError: the map has another size than the picture, or a label has no class name.
     """
-    found, segmentation = prediction.detections, prediction.segmentation
-    classes = ClassNames(found.class_names if found else (), segmentation.names if segmentation else ())
+    found = list(answers(prediction))
+    classes = ClassNames.of_tasks({task.name: task.classes_of(answer) for task, answer in found})
     chosen = {**model_colours(classes), **(colours or {})}
-    canvas = np.ascontiguousarray(image)
-    if segmentation is not None:
-        canvas = blend_map(canvas, segmentation, [chosen[name] for name in segmentation.names])
-    else:
-        canvas = canvas.copy()
-    if found is not None and len(found):
-        canvas = draw_boxes(canvas, found, [chosen[name] for name in found.class_names], labels=labels)
-    if legend and segmentation is not None:
-        _draw_legend(canvas, segmentation, chosen)
+    canvas = np.ascontiguousarray(image).copy()
+    for task, answer in found:
+        canvas = task.draw(canvas, answer, chosen, labels=labels)
+    for task, answer in found if legend else ():
+        task.draw_legend(canvas, answer, chosen)
     return canvas
 
 
@@ -166,7 +163,7 @@ def drawing_scale(image: np.ndarray) -> float:
     return max(0.8, (max(image.shape[:2]) / 640) ** 0.75)
 
 
-def _draw_legend(canvas: np.ndarray, segmentation: SegmentationMap, colours: Mapping[str, Colour]) -> None:
+def draw_map_legend(canvas: np.ndarray, segmentation: SegmentationMap, colours: Mapping[str, Colour]) -> None:
     """Swatches and names of the classes that cover at least a thousandth of the picture, bottom left, at most
     half its height.
 

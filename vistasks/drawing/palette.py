@@ -52,7 +52,7 @@ def class_colours(names: Sequence[str]) -> list[Colour]:
 
 def model_colours(classes: ClassNames) -> dict[str, Colour]:
     """A colour for each class name of a model; a name that both tasks have is one class to the eye."""
-    names = [*classes.detection, *classes.segmentation]
+    names = [name for names in classes.by_task().values() for name in names]
     return dict(zip(names, class_colours(names)))
 
 

@@ -11,7 +11,8 @@ from vistasks.drawing.draw import draw, draw_tag
 from vistasks.drawing.lettering import put_text
 from vistasks.drawing.palette import model_colours
 from vistasks.system.text import printable
-from vistasks.types import ClassNames, Detections, Prediction, Sample, SegmentationMap
+from vistasks.task import answers
+from vistasks.types import ClassNames, Prediction, Sample
 
 HEIGHT, WIDTH = 240, 320  # pixels that each panel is fitted into
 GAP, CAPTION = 8, 20
@@ -53,9 +54,9 @@ class SampleSheet:
         )
 
     def _pair(self, prediction: Prediction, sample: Sample) -> np.ndarray:
-        boxes = self._labelled(sample) if prediction.detections is not None else None
-        mask = sample.segmentation if prediction.segmentation is not None else None
-        truth = Prediction(boxes, None if mask is None else SegmentationMap(mask, self.classes.segmentation))
+        truth = Prediction()
+        for task, _ in answers(prediction):
+            truth = task.with_answer(truth, task.truth(sample, self.classes))
         pair = np.full((HEIGHT + CAPTION + GAP, 2 * (WIDTH + GAP), 3), _PAPER, np.uint8)
         for number, (said, scores) in enumerate(((truth, False), (_likely(prediction), True))):
             panel = self._panel(sample.image, said, scores=scores)
@@ -65,26 +66,17 @@ class SampleSheet:
         put_text(pair, printable(sample.image_id)[-48:], (GAP, HEIGHT + GAP + 15), 0.42, _INK)
         return pair
 
-    def _labelled(self, sample: Sample) -> Detections:
-        return Detections(
-            sample.boxes, np.ones(len(sample.boxes), np.float32), sample.labels, self.classes.detection
-        )
-
     def _panel(self, image: np.ndarray, said: Prediction, *, scores: bool) -> np.ndarray:
         scale = min(HEIGHT / image.shape[0], WIDTH / image.shape[1])
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
         small = np.asarray(
             cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         )
-        found, mask = said.detections, said.segmentation
-        if mask is not None:
-            mask = SegmentationMap(
-                np.asarray(cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST)), mask.names
-            )
-        if found is not None:
-            factor = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2, np.float32)
-            found = Detections(found.boxes * factor, found.scores, found.labels, found.class_names)
-        canvas = draw(small, Prediction(found, mask), labels=False, legend=False, colours=self.colours)
+        shown = Prediction()
+        for task, answer in answers(said):
+            shown = task.with_answer(shown, task.resized(answer, image.shape[:2], small.shape[:2]))
+        canvas = draw(small, shown, labels=False, legend=False, colours=self.colours)
+        found = shown.detections
         if found is not None:
             for box, name, score in zip(found.boxes, found.names, found.scores):
                 draw_tag(canvas, box, f"{name} {score:.2f}" if scores else name)
@@ -92,9 +84,7 @@ class SampleSheet:
 
 
 def _likely(prediction: Prediction) -> Prediction:
-    found = prediction.detections
-    if found is None:
-        return prediction
-    kept = found.scores >= LEAST_SCORE
-    likely = Detections(found.boxes[kept], found.scores[kept], found.labels[kept], found.class_names)
-    return Prediction(likely, prediction.segmentation)
+    likely = Prediction()
+    for task, answer in answers(prediction):
+        likely = task.with_answer(likely, task.kept(answer, LEAST_SCORE))
+    return likely

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from vistasks.evaluation.reports import EvaluationReport
 from vistasks.heads.test_time import TestTime
 from vistasks.inference.ensemble import Ensemble, EnsembleModel, load_models
 from vistasks.loading.batching import to_device
-from vistasks.metrics import CocoAveragePrecision, MeanIoU, PanopticQuality, VocAveragePrecision
 from vistasks.models import MultiTaskModel
 from vistasks.ops.box_fusion import BoxFusion
+from vistasks.system.locks import owned
 from vistasks.system.version import VERSION
+from vistasks.task import all_tasks, task_of
 from vistasks.types import Batch, ClassNames, Sample
 
 Steps = Iterator[Step]
@@ -29,15 +31,10 @@ Steps = Iterator[Step]
 
 def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: Engine) -> dict[str, Any]:
     """The metrics of each task, by the key under which a report has them."""
+    names = list(tasks)
     metrics: dict[str, Any] = {}
-    if "detection" in tasks:
-        metrics["coco"] = CocoAveragePrecision(classes.detection, engine=engine)
-        metrics["voc_2007"] = VocAveragePrecision(classes.detection, form="11-point")
-        metrics["voc_area"] = VocAveragePrecision(classes.detection, form="area")
-    if "segmentation" in tasks:
-        metrics["iou"] = MeanIoU(classes.segmentation)
-    if len(list(tasks)) == 2 and set(classes.detection) & set(classes.segmentation):
-        metrics["panoptic"] = PanopticQuality(classes.segmentation, boxes=classes.detection)
+    for task in names:
+        metrics |= task_of(task).metrics(classes, names, engine)
     return metrics
 
 
@@ -84,22 +81,9 @@ def _tally(steps: Iterable[Step], metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {"images": images, "model_seconds_per_image": seconds / max(1, images)}
 
 
-# The few numbers that a run is followed by, each name with its protocol: (key of the metric, its number)
-HEADLINE: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "detection": {
-        "AP": ("coco", "AP"),
-        "AP50": ("coco", "AP50"),
-        "AP75": ("coco", "AP75"),
-        "VOC2007_mAP": ("voc_2007", "mAP"),
-        "VOC_mAP": ("voc_area", "mAP"),
-    },
-    "segmentation": {name: ("iou", name) for name in ("mIoU", "pixel_accuracy", "mean_class_accuracy")},
-}
-
-
 def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
-    """The `HEADLINE` numbers that a report has."""
-    named = [item for numbers in HEADLINE.values() for item in numbers.items()]
+    """The few numbers that a run is followed by, those of them that a report has; see `Task.headline`."""
+    named = [item for task in all_tasks() for item in task.headline.items()]
     return {name: report[metric][number] for name, (metric, number) in named if metric in report}
 
 
@@ -138,23 +122,26 @@ def evaluate(
     """
     weights = [weights] if isinstance(weights, str) else list(weights)
     _check(config, weights, test_time, gain=gain, resume=resume, page=page)
-    evaluation = _Evaluation(config, weights, device, test_time, fusion, votes, trust=trust)
-    alone: list[dict[str, Any]] = []
-    for number, path in enumerate(weights if gain else [], 1):
-        log = None if page is None else page / f"alone_{number}.jsonl"
-        single = _Evaluation(config, [path], device, None, fusion, trust=trust)
-        alone.append(single.run(track, log=log, resume=resume))
-    collected = EvaluationReport(evaluation.loaded.classes, evaluation.tasks) if page is not None else None
-    report = evaluation.run(
-        track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume
-    )
-    if gain:
-        report["gain"] = [_cost(one, one["weights"]) for one in alone]
-        report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
-    if page is not None and collected is not None:
-        report = collected.compute(report, evaluation.metrics)
-        collected.write(page, report)
-    return report
+    with owned(page) if page is not None else nullcontext():
+        evaluation = _Evaluation(config, weights, device, test_time, fusion, votes, trust=trust)
+        alone: list[dict[str, Any]] = []
+        for number, path in enumerate(weights if gain else [], 1):
+            log = None if page is None else page / f"alone_{number}.jsonl"
+            single = _Evaluation(config, [path], device, None, fusion, trust=trust)
+            alone.append(single.run(track, log=log, resume=resume))
+        collected = (
+            EvaluationReport(evaluation.loaded.classes, evaluation.tasks) if page is not None else None
+        )
+        report = evaluation.run(
+            track, page=collected, log=None if page is None else page / "predictions.jsonl", resume=resume
+        )
+        if gain:
+            report["gain"] = [_cost(one, one["weights"]) for one in alone]
+            report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
+        if page is not None and collected is not None:
+            report = collected.compute(report, evaluation.metrics)
+            collected.write(page, report)
+        return report
 
 
 def _check(
@@ -199,9 +186,10 @@ class _Evaluation:
         )
         if test_time is not None:
             loaded.look(test_time)
-        self.decoding = config.model.heads.get("detection", {}).get("decoding")
-        if self.decoding is not None:
-            loaded.decode_with(self.decoding)
+        options = {task: head.get("decoding") for task, head in config.model.heads.items()}
+        self.decoding = {task: decoding for task, decoding in options.items() if decoding is not None}
+        for decoding in self.decoding.values():
+            loaded.decode_with(decoding)
         if config.input.predict_scale is not None:
             loaded.predict_at(config.input.predict_scale)
         first = loaded.members[0] if isinstance(loaded, Ensemble) else loaded
@@ -272,7 +260,7 @@ class _Evaluation:
             "views": self.test_time and asdict(self.test_time),
             "fusion": self.fusion,
             **flat({**chosen, "proposals": {"method": values["proposals"]["method"]}}),
-            "model.heads.detection.decoding": self.decoding,
+            **{f"model.heads.{task}.decoding": self.decoding.get(task) for task in self.tasks},
             "input.predict_scale": self.config.input.predict_scale,
             **data_facts(self.data),
         }

@@ -7,7 +7,6 @@ and the proposal method."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import math
@@ -17,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from vistasks.datasets import Dataset
 from vistasks.proposals.recall import overlaps
-from vistasks.types import ClassNames, Detections, Prediction, Sample, SegmentationMap
+from vistasks.task import answers, task_of
+from vistasks.types import ClassNames, Prediction, Sample
 
 
 class Step(NamedTuple):
@@ -128,15 +127,8 @@ class PredictionLog:
 
 
 def _stored(prediction: Prediction, sample: Sample) -> dict[str, Any]:
-    found, labels = prediction.detections, prediction.segmentation
-    boxes = None
-    if found is not None:
-        columns = found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()
-        boxes = [[*box, score, label] for box, score, label in zip(*columns)]
-    png = None
-    if labels is not None:
-        png = base64.b64encode(cv2.imencode(".png", labels.labels)[1].tobytes()).decode()
-    return {"id": sample.image_id, "boxes": boxes, "map": png, "proposals": _covering(sample)}
+    said = {task.name: task.stored(answer) for task, answer in answers(prediction)}
+    return {"id": sample.image_id, "answers": said, "proposals": _covering(sample)}
 
 
 def _covering(sample: Sample) -> list[list[float]] | None:
@@ -151,17 +143,11 @@ def _covering(sample: Sample) -> list[list[float]] | None:
 
 
 def _prediction(stored: Mapping[str, Any], classes: ClassNames) -> Prediction:
-    detections = segmentation = None
-    if stored["boxes"] is not None:
-        rows = np.array(stored["boxes"], np.float64).reshape(-1, 6)
-        boxes, scores = rows[:, :4].astype(np.float32), rows[:, 4].astype(np.float32)
-        detections = Detections(boxes, scores, rows[:, 5].astype(np.int64), classes.detection)
-    if stored["map"] is not None:
-        png = np.frombuffer(base64.b64decode(stored["map"]), np.uint8)
-        segmentation = SegmentationMap(
-            np.asarray(cv2.imdecode(png, cv2.IMREAD_UNCHANGED)), classes.segmentation
-        )
-    return Prediction(detections, segmentation)
+    prediction = Prediction()
+    for name, answer in stored["answers"].items():
+        task = task_of(name)
+        prediction = task.with_answer(prediction, task.restored(answer, classes))
+    return prediction
 
 
 def _array(boxes: list[list[float]] | None) -> np.ndarray | None:
@@ -207,7 +193,7 @@ def data_facts(data: Dataset) -> dict[str, Any]:
             f"{path} {facts and (facts.st_size, facts.st_mtime_ns)}\n".encode(errors="surrogateescape")
         )
         found = data.annotation(index)
-        labelled = sorted(found.labelled.detection), sorted(found.labelled.segmentation)
+        labelled = [sorted(ids) for ids in found.labelled.by_task().values()]
         objects.update(f"{data.ids[index]} {labelled}\n".encode(errors="surrogateescape"))
         for values in (found.boxes, found.labels, found.difficult, found.crowd, found.areas):
             objects.update(np.ascontiguousarray(values).tobytes())

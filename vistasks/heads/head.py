@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from vistasks.heads.test_time import TestTime, ViewedImage
+from vistasks.ops.box_fusion import BoxFusion
 from vistasks.types import Batch, Encoder, Features
 
 
@@ -32,7 +34,8 @@ class TrunkMismatch(ValueError):
 class Head(nn.Module, ABC):
     """A task head: owns its loss and its decoding. Both read one batch's features; neither changes them."""
 
-    task: ClassVar[str]  # "detection" or "segmentation"
+    task: ClassVar[str]  # the name of its `vistasks.task.Task`
+    slides_windows: ClassVar[bool] = False  # can go through large images window by window
     needs_pooling: ClassVar[bool] = False  # reads Features.pooling
     reads_image_features: bool = True  # False: only ever calls `encode` on crops of its own
     earlier_names: ClassVar[
@@ -47,7 +50,42 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, features: Features, batch: Batch, encode: Encoder) -> Sequence[Any]:
-        """`Detections` or `SegmentationMap` of each image, in pixels of the original images."""
+        """The task's answer for each image, such as `Detections`, in pixels of the original images."""
+
+    # Several views of an image, several models: opinions are what a head says before anything is decided
+
+    def set_test_time(self, test_time: TestTime | None, *, divisor: int) -> None:
+        """Called when test-time augmentation changes; ``divisor``: see
+        `vistasks.models.MultiTaskModel.divisor`.
+        """
+
+    def opinions(self, features: Features, batch: Batch, encode: Encoder) -> Sequence[Any]:
+        """What the head says about each image."""
+        return self.predict(features, batch, encode)
+
+    def through_view(self, seen: ViewedImage, encode: Encoder) -> Any:
+        """What the head says about one image from one view of it, in terms of the image itself."""
+        return self.opinions(seen.features, seen.batch, encode)[0]
+
+    def averaged(self, opinions: Sequence[Any], fusion: BoxFusion) -> Any:
+        """One opinion out of those of several views; the plain view's is the first."""
+        return opinions[0]
+
+    def decided(self, opinion: Any, size: tuple[int, int]) -> Any:
+        """The answer for an image whose file has ``size`` (height, width)."""
+        return opinion
+
+    def elected(
+        self,
+        opinions: Sequence[Any],
+        votes: Sequence[float],
+        *,
+        size: tuple[int, int],
+        fusion: BoxFusion,
+        peers: Sequence[Head] = (),
+    ) -> Any:
+        """The answer by the opinions of several models, each with its vote; ``peers``: their heads."""
+        return self.decided(opinions[0], size)
 
 
 def require_strides(head: str, trunk: Trunk, strides: Sequence[int]) -> None:

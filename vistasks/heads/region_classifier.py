@@ -24,7 +24,9 @@ from vistasks.heads.region_features import AlignedRegions, RegionFeatures, Warpe
 from vistasks.heads.region_predictor import BoxLoss, Refine, RegionPredictor, best_class_boxes
 from vistasks.heads.region_proposals import RegionProposals, Rpn
 from vistasks.heads.region_sampling import Fraction, Regions, RegionSampling, label_regions, sample_regions
+from vistasks.heads.test_time import ViewedImage
 from vistasks.losses.classification import partial_cross_entropy
+from vistasks.ops.box_fusion import BoxFusion, fuse_detections
 from vistasks.ops.boxes import clip_boxes, has_sides, paired_iou
 from vistasks.registry import HEADS, STRICT
 from vistasks.types import Batch, Detections, Encoder, Features
@@ -180,6 +182,28 @@ class RegionClassifier(Head):
         return [
             self._detections(t / last, b, batch, index) for index, (t, b) in enumerate(zip(totals, boxes))
         ]
+
+    def through_view(self, seen: ViewedImage, encode: Encoder) -> Detections:
+        (proposals,) = seen.batch.proposals
+        moved = seen.view.apply_boxes(proposals, seen.size, seen.batch.sizes[0])
+        (found,) = self.predict(seen.features, replace(seen.batch, proposals=(moved,)), encode)
+        return replace(found, boxes=seen.view.undo_boxes(found.boxes, seen.batch.original_sizes[0][1]))
+
+    def averaged(self, opinions: Sequence[Detections], fusion: BoxFusion) -> Detections:
+        return fuse_detections(opinions, fusion, limit=self.decoding.max_detections)
+
+    def elected(
+        self,
+        opinions: Sequence[Detections],
+        votes: Sequence[float],
+        *,
+        size: tuple[int, int],
+        fusion: BoxFusion,
+        peers: Sequence[Head] = (),
+    ) -> Detections:
+        limits = [head.decoding.max_detections for head in peers if isinstance(head, RegionClassifier)]
+        limit = max(limits, default=self.decoding.max_detections)
+        return fuse_detections(opinions, fusion, limit=limit, votes=votes)
 
     def judge(self, features: Features, regions: Sequence[Tensor], encode: Encoder) -> tuple[Tensor, Tensor]:
         """What the stages say on average of boxes as they are, none dropped or moved: probabilities (R, K +

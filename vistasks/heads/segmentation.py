@@ -5,7 +5,7 @@ size.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from vistasks.heads.head import Head, Trunk, require_strides
 from vistasks.heads.layers import conv_norm
-from vistasks.heads.test_time import TestTime
+from vistasks.heads.test_time import TestTime, ViewedImage
 from vistasks.losses.class_weights import Balance, ClassWeights, weight_tensor
 from vistasks.losses.classification import partial_cross_entropy
 from vistasks.losses.segmentation import PixelLoss, pixel_losses
+from vistasks.ops.box_fusion import BoxFusion
 from vistasks.registry import STRICT
 from vistasks.types import IGNORE_INDEX, Batch, Encoder, Features, SegmentationMap
 
@@ -53,6 +54,7 @@ class SegmentationHead(Head):
     """
 
     task: ClassVar[str] = "segmentation"
+    slides_windows: ClassVar[bool] = True
     class_weights: Tensor
 
     def __init__(
@@ -124,7 +126,7 @@ class SegmentationHead(Head):
         )
         return loss * self.auxiliary_weight
 
-    def slide(self, test_time: TestTime | None, *, divisor: int) -> None:
+    def set_test_time(self, test_time: TestTime | None, *, divisor: int) -> None:
         """Go through large pictures window by window, if ``test_time`` has windows; None: every picture in
         one piece.
 
@@ -141,6 +143,38 @@ class SegmentationHead(Head):
             else self.probabilities(features, batch, encode)
         )
         return [class_map(one, original, self.classes) for one, original in zip(found, batch.original_sizes)]
+
+    def opinions(self, features: Features, batch: Batch, encode: Encoder) -> list[Tensor]:
+        """Class probabilities (1, S, h, w) of each image, at the network's resolution."""
+        return list(self.probabilities(features, batch, encode))
+
+    def through_view(self, seen: ViewedImage, encode: Encoder) -> Tensor:
+        (found,) = self.opinions(seen.features, seen.batch, encode)
+        return seen.view.undo(found, seen.size)
+
+    def averaged(self, opinions: Sequence[Tensor], fusion: BoxFusion) -> Tensor:
+        total = opinions[0]
+        for other in opinions[1:]:
+            total = total + other
+        return total / len(opinions)
+
+    def decided(self, opinion: Tensor, size: tuple[int, int]) -> SegmentationMap:
+        return class_map(opinion, size, self.classes)
+
+    def elected(
+        self,
+        opinions: Sequence[Tensor],
+        votes: Sequence[float],
+        *,
+        size: tuple[int, int],
+        fusion: BoxFusion,
+        peers: Sequence[Head] = (),
+    ) -> SegmentationMap:
+        large = [
+            functional.interpolate(vote * opinion, size=size, mode="bilinear", align_corners=False)
+            for opinion, vote in zip(opinions, votes, strict=True)
+        ]
+        return class_map(self.averaged(large, fusion), size, self.classes)
 
     def probabilities(self, features: Features, batch: Batch, encode: Encoder) -> Iterator[Tensor]:
         """Class probabilities (1, S, h, w) of each image without its padding, at the resolution that the

@@ -15,6 +15,7 @@ from torch.nn import functional
 from vistasks.heads.layers import upsample
 from vistasks.ops.box_fusion import BoxFusion
 from vistasks.ops.boxes import scale_boxes
+from vistasks.types import Batch, Features
 
 # normalised images (N, 3, H, W), their sides divisible by the trunk's largest stride -> logits (N, S, H, W)
 Scores = Callable[[Tensor], Tensor]
@@ -54,6 +55,19 @@ class View:
         the picture itself.
         """
         return _mirrored(boxes, width) if self.flip else boxes
+
+
+@dataclass(frozen=True, eq=False)
+class ViewedImage:
+    """One image through one view: the features, and a batch of this one image as the view sees it.
+
+    The batch's images are normalised and padded; its ``original_sizes`` are those of the image's file.
+    ``size``: the (H, W) of the image without the view."""
+
+    view: View
+    features: Features
+    batch: Batch
+    size: tuple[int, int]
 
 
 def _mirrored(boxes: Any, width: int) -> Any:

@@ -29,6 +29,11 @@ class Backend(ABC):
     paths: Sequence[Path] = ()
     selects: bool = False
 
+    @property
+    def tasks(self) -> Sequence[str]:
+        """The names of the tasks that it answers."""
+        return [task for task, names in self.classes.by_task().items() if names]
+
     @abstractmethod
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of one image (H, W, 3) uint8 RGB; None where no head takes any."""

@@ -11,21 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from vistasks.config import ProposalsConfig
-from vistasks.heads.region_classifier import RegionClassifier
-from vistasks.heads.segmentation import class_map
 from vistasks.heads.test_time import TestTime
 from vistasks.inference.backend import Backend
 from vistasks.inference.loaded import LoadedModel, load_model
 from vistasks.loading.batching import Preparation
-from vistasks.models.views import Opinion, Regions
-from vistasks.ops.box_fusion import BoxFusion, fuse_detections
-from vistasks.types import Batch, ClassNames, Detections, Prediction, Sample, SegmentationMap
-
-TASKS = ("detection", "segmentation")
+from vistasks.models.views import Regions
+from vistasks.ops.box_fusion import BoxFusion
+from vistasks.task import task_of
+from vistasks.types import Batch, ClassNames, Prediction, Sample
 
 
 class EnsembleModel(nn.Module):
@@ -46,52 +42,35 @@ class EnsembleModel(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(member.model for member in members)
         self.classes, self.fusion, self.votes = classes, fusion, tuple(votes)
-        heads = [member.model.heads["detection"] for member in members if "detection" in member.model.heads]
-        self._limit = max(
-            (h.decoding.max_detections for h in heads if isinstance(h, RegionClassifier)), default=None
-        )
-        segmenters = [member.model for member in members if "segmentation" in member.model.heads]
-        self._one_segmenter = len(segmenters) == 1
+        self._heads = [member.model.heads for member in members]
+        self._owners = {
+            task: [number for number, heads in enumerate(self._heads) if task in heads]
+            for task in dict.fromkeys(task for heads in self._heads for task in heads)
+        }
 
     def predict(self, batch: list[Batch]) -> list[Prediction]:
-        """One `Prediction` per picture, in pixels of the original pictures."""
-        answers = [self._answers(member, own) for member, own in zip(self.members, batch, strict=True)]
-        return [self._together(told, size) for told, size in zip(zip(*answers), batch[0].original_sizes)]
-
-    def _answers(self, member: Any, batch: Batch) -> Sequence[Prediction | Opinion]:
-        decides = self._one_segmenter and "segmentation" in member.heads
-        found: Sequence[Any] = member.predict(batch) if decides else member.opinions(batch)
+        """One `Prediction` per image, in pixels of the original images."""
+        members: Any = self.members
+        alone = [task for task, owners in self._owners.items() if len(owners) == 1]
+        said = [
+            member.opinions(own, decided=[task for task in alone if task in member.heads])
+            for member, own in zip(members, batch, strict=True)
+        ]
+        found = []
+        for index, size in enumerate(batch[0].original_sizes):
+            prediction = Prediction()
+            for task, owners in self._owners.items():
+                own = [said[owner][index][task] for owner in owners]
+                answer = own[0] if task in alone else self._elected(task, own, size)
+                prediction = task_of(task).with_answer(prediction, answer)
+            found.append(prediction)
         return found
 
-    def _together(self, told: Sequence[Prediction | Opinion], size: tuple[int, int]) -> Prediction:
-        """What the members say of one picture, as one."""
-        boxes = [
-            (answer.detections, vote)
-            for answer, vote in zip(told, self.votes)
-            if answer.detections is not None
-        ]
-        maps = [
-            answer.segmentation
-            for answer in told
-            if isinstance(answer, Prediction) and answer.segmentation is not None
-        ]
-        opinions = [(answer, vote) for answer, vote in zip(told, self.votes) if isinstance(answer, Opinion)]
-        seen = [vote * answer.probabilities for answer, vote in opinions if answer.probabilities is not None]
-        segmentation = maps[0] if maps else self._mean_map(seen, size)
-        return Prediction(self._fused(boxes), segmentation)
-
-    def _fused(self, boxes: Sequence[tuple[Detections, float]]) -> Detections | None:
-        if len(boxes) < 2:
-            return boxes[0][0] if boxes else None
-        answers, votes = zip(*boxes)
-        return fuse_detections(answers, self.fusion, limit=self._limit, votes=votes)
-
-    def _mean_map(self, seen: Sequence[Tensor], size: tuple[int, int]) -> SegmentationMap | None:
-        total: Tensor | None = None
-        for one in seen:
-            large = functional.interpolate(one, size=size, mode="bilinear", align_corners=False)
-            total = large if total is None else total + large
-        return None if total is None else class_map(total, size, self.classes.segmentation)
+    def _elected(self, task: str, said: Sequence[Any], size: tuple[int, int]) -> Any:
+        owners = self._owners[task]
+        heads = [self._heads[number][task] for number in owners]
+        votes = [self.votes[number] for number in owners]
+        return heads[0].elected(said, votes, size=size, fusion=self.fusion, peers=heads)
 
 
 class Ensemble(Backend):
@@ -121,12 +100,18 @@ class Ensemble(Backend):
         _check_votes(votes, len(members))
         self.members = list(members)
         self.paths = [path for member in members for path in member.paths]
-        self.classes = ClassNames(*(_common_classes(members, task) for task in TASKS))
+        tasks = {task for member in members for task in member.classes.by_task()}
+        self.classes = ClassNames.of_tasks({task: _common_classes(members, task) for task in tasks})
         self.device = members[0].device
         self.prepare = MemberPreparation(
             tuple((member.prepare, member.takes_proposals) for member in members)
         )
         self.model = EnsembleModel(members, self.classes, fusion, votes).eval()
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks that it answers."""
+        return list(self.heads)
 
     @property
     def heads(self) -> dict[str, Mapping[str, Any]]:
@@ -143,10 +128,11 @@ class Ensemble(Backend):
 
     def look(self, test_time: TestTime) -> None:
         """As `LoadedModel.look`, each member; windows only where there is a class map."""
-        if test_time.window is not None and not self.classes.segmentation:
+        sliding = [member for member in self.members if member.slides_windows]
+        if test_time.window is not None and not sliding:
             self.members[0].look(test_time)  # which refuses it
         for member in self.members:
-            member.look(test_time if "segmentation" in member.heads else replace(test_time, window=None))
+            member.look(test_time if member in sliding else replace(test_time, window=None))
 
     def decode_with(self, decoding: Mapping[str, Any]) -> None:
         """As `LoadedModel.decode_with`, each member."""
@@ -160,10 +146,10 @@ class Ensemble(Backend):
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where no member has a detector."""
-        detectors = [member for member in self.members if "detection" in member.heads]
-        if not detectors:
+        owners = [member for member in self.members if member.wants_proposals]
+        if not owners:
             return None
-        return next((member for member in detectors if member.takes_proposals), detectors[0]).propose(image)
+        return next((member for member in owners if member.takes_proposals), owners[0]).propose(image)
 
     def predict(
         self,
@@ -212,15 +198,15 @@ def _check_votes(votes: Sequence[float], members: int) -> None:
 
 def _common_classes(members: Sequence[LoadedModel], task: str) -> tuple[str, ...]:
     """The classes of a task; () where no member has it."""
-    having = [member for member in members if getattr(member.classes, task)]
+    having = [member for member in members if member.classes.of(task)]
     for other in having[1:]:
-        first, own = getattr(having[0].classes, task), getattr(other.classes, task)
+        first, own = having[0].classes.of(task), other.classes.of(task)
         if first != own:
             raise ValueError(
                 f"{having[0].path} and {other.path} cannot answer together: the {task} classes of the first are "
                 f"{', '.join(first)}, those of the other {', '.join(own)}; they must be the same, in the same order"
             )
-    return getattr(having[0].classes, task) if having else ()
+    return having[0].classes.of(task) if having else ()
 
 
 def load_models(

@@ -10,12 +10,11 @@ import numpy as np
 
 from vistasks.inference.backend import Backend
 from vistasks.inference.prediction import Picture, PicturePrediction
-from vistasks.types import ClassNames, Detections, Prediction
+from vistasks.task import task_names, task_of
+from vistasks.types import ClassNames, Prediction
 
 if TYPE_CHECKING:
     from vistasks.heads.test_time import TestTime
-
-TASKS = ("detect", "segment")
 
 
 class ImagePredictor:
@@ -23,8 +22,9 @@ class ImagePredictor:
 
     Args:
         backend: the loaded model.
-        tasks: which of its answers are given: "detect", "segment"; what the model cannot do is left out,
-            unless nothing remains. Without "detect" no proposals are computed.
+        tasks: which of its answers are given, such as "detection" (or "detect"); None: all. What the model
+            cannot do is left out, unless nothing remains. Without a task that takes them no proposals are
+            computed.
         score: detections below this score are left out.
         batch_size: pictures that go through the network at once.
     """
@@ -33,27 +33,23 @@ class ImagePredictor:
         self,
         backend: Backend,
         *,
-        tasks: Sequence[str] = TASKS,
+        tasks: Sequence[str] | None = None,
         score: float = 0.5,
         batch_size: int = 1,
     ) -> None:
-        unknown = sorted(set(tasks) - set(TASKS))
-        if unknown or not tasks:
-            raise ValueError(f"tasks are {' and '.join(TASKS)}; received: {', '.join(tasks) or 'none'}")
+        wanted = None if tasks is None else task_names(tasks)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; received {batch_size}")
         if not 0 <= score <= 1:
             raise ValueError(f"score must be from 0 to 1; received {score}")
-        able = {"detect": bool(backend.classes.detection), "segment": bool(backend.classes.segmentation)}
-        self.tasks = tuple(task for task in tasks if able[task])
+        self.tasks = tuple(task for task in backend.tasks if wanted is None or task in wanted)
         if not self.tasks:
-            can = " and ".join(task for task in TASKS if able[task])
-            raise ValueError(f"this model can {can or 'do nothing'}; asked for was {' and '.join(tasks)}")
+            can = ", ".join(backend.tasks) or "nothing"
+            raise ValueError(f"tasks: this model has {can}; asked for was {', '.join(wanted or ())}")
         self.backend, self.score, self.batch_size = backend, score, batch_size
 
     def __repr__(self) -> str:
-        known = {"detect": self.classes.detection, "segment": self.classes.segmentation}
-        parts = [f"{task}: {', '.join(known[task])}" for task in self.tasks]
+        parts = [f"{task}: {', '.join(self.classes.of(task))}" for task in self.tasks]
         return f"<Predictor; {'; '.join(parts)}; score >= {self.score}; batches of {self.batch_size}>"
 
     @property
@@ -90,23 +86,25 @@ class ImagePredictor:
         """What the user gets of what the model says: the tasks asked for, detections from the score threshold
         on.
         """
-        detections = _above(prediction.detections, self.score) if "detect" in self.tasks else None
-        segmentation = prediction.segmentation if "segment" in self.tasks else None
-        return PicturePrediction(detections, segmentation, *picture, self.classes)
+        found = PicturePrediction(
+            image=picture.image, path=picture.path, seconds=picture.seconds, classes=self.classes
+        )
+        for name in self.tasks:
+            task = task_of(name)
+            if (answer := task.answer(prediction)) is not None:
+                found = task.with_answer(found, task.kept(answer, self.score))
+        return found
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether one of its tasks takes region proposals."""
+        return any(task_of(task).takes_proposals for task in self.tasks)
 
     def propose(self, image: np.ndarray) -> np.ndarray | None:
         """Region proposals (P, 4) of an image; None where no task of this predictor takes any."""
-        return self.backend.propose(image) if "detect" in self.tasks else None
+        return self.backend.propose(image) if self.takes_proposals else None
 
     def _batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         found = [self.propose(image) for image in images]
         proposals = [boxes for boxes in found if boxes is not None] or None
         return self.backend.predict(self.backend.make_batch(images, proposals))
-
-
-def _above(found: Detections | None, score: float) -> Detections | None:
-    if found is None:
-        return None
-    kept = found.scores >= score
-    ids = None if found.ids is None else found.ids[kept]
-    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept], found.class_names, ids)

@@ -30,6 +30,7 @@ from vistasks.inference.video.options import InferOptions, OnError
 from vistasks.inference.video.protocols import FrameSource
 from vistasks.inference.video.report import VideoReport
 from vistasks.inference.video.run import infer_frames, watch_frames
+from vistasks.system.locks import owned
 
 
 @dataclass
@@ -107,19 +108,20 @@ def infer(
     for path in paths:
         if (output / f"{names[path]}.jpg").resolve() == path.resolve():
             raise ValueError(f"{path}: the result would overwrite this picture; choose another output folder")
-    results = PictureResults(
-        output,
-        names={str(path): name for path, name in names.items()},
-        inputs={str(path): path.relative_to(folder).as_posix() for path in paths},
-        classes=predictor.classes,
-        detects="detect" in predictor.tasks,
-    )
-    with results, _bar(len(paths), progress) as bar:
-        task = bar.add_task("predicting", total=len(paths))
-        for prediction in predictor.predict_pictures(_readable(paths, options, summary)):
-            results.add(prediction)
-            summary.count(prediction)
-            bar.update(task, completed=summary.pictures + len(summary.failures))
+    with owned(output):
+        results = PictureResults(
+            output,
+            names={str(path): name for path, name in names.items()},
+            inputs={str(path): path.relative_to(folder).as_posix() for path in paths},
+            classes=predictor.classes,
+            tasks=predictor.tasks,
+        )
+        with results, _bar(len(paths), progress) as bar:
+            task = bar.add_task("predicting", total=len(paths))
+            for prediction in predictor.predict_pictures(_readable(paths, options, summary)):
+                results.add(prediction)
+                summary.count(prediction)
+                bar.update(task, completed=summary.pictures + len(summary.failures))
     return summary
 
 

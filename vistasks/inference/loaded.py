@@ -25,6 +25,7 @@ from vistasks.models.building import trained_model
 from vistasks.models.cuda_graphs import GraphedEncoder
 from vistasks.models.views import Regions
 from vistasks.system.devices import pick_device
+from vistasks.task import task_of
 from vistasks.types import Batch, ClassNames, Prediction, Sample
 
 
@@ -32,6 +33,8 @@ class LoadedModel(Backend):
     """A trained model with what turns pictures into its batches; what
     `vistasks.inference.predictor.Predictor` drives.
     """
+
+    selects = True
 
     def __init__(
         self, checkpoint: Checkpoint, device: torch.device, *, proposals: ProposalsConfig | None = None
@@ -49,11 +52,16 @@ class LoadedModel(Backend):
         )
         self.model.to(device).to(memory_format=torch.channels_last).eval()
         self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
-        if "detection" in self.heads and proposals is None:
+        if self.wants_proposals and proposals is None:
             refuse_withheld(self.withheld, "proposals.", str(checkpoint.path))
         withheld = any(key.startswith("proposals.") for key in self.withheld)
         method = (proposals or ProposalsConfig()) if withheld else self.config.proposals
         self._method = build_proposals(method.model_copy(update={"cache": None}))
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks that it answers."""
+        return list(self.heads)
 
     @property
     def heads(self) -> Mapping[str, Mapping[str, Any]]:
@@ -61,11 +69,21 @@ class LoadedModel(Backend):
         return self.config.model.heads
 
     @property
+    def wants_proposals(self) -> bool:
+        """Whether it has a head that classifies region proposals."""
+        return any(task_of(task).takes_proposals for task in self.heads)
+
+    @property
+    def slides_windows(self) -> bool:
+        """Whether it has a head that can go through large images window by window."""
+        return any(head.slides_windows for head in self.model.heads.values())
+
+    @property
     def takes_proposals(self) -> bool:
         """Whether there is a detector that was trained on proposals from outside; one with an rpn may have
         none but its own.
         """
-        return "detection" in self.heads and not self._method.within_detector
+        return self.wants_proposals and not self._method.within_detector
 
     def speed_up(self, *, half: bool = False, compiled: bool = False, cuda_graphs: bool = False) -> None:
         """Predicts in 16 bits (float16 on CUDA, bfloat16 elsewhere), with a compiled trunk, or with one from
@@ -99,7 +117,7 @@ class LoadedModel(Backend):
 
         A ``ValueError`` where windows are asked of a model without a class map.
         """
-        if test_time.window is not None and "segmentation" not in self.model.heads:
+        if test_time.window is not None and not self.slides_windows:
             raise ValueError(
                 f"{self.path}: windows are there for class maps, and this model only detects; leave out --window"
             )
@@ -129,7 +147,7 @@ class LoadedModel(Backend):
         """Region proposals (P, 4) of one picture (H, W, 3) uint8 RGB; None where the model has no
         detector.
         """
-        if "detection" not in self.config.model.heads:
+        if not self.wants_proposals:
             return None
         found = self._method(Sample(image_id="image", path="image", image=image))
         if len(found) > MOST_PROPOSALS and not self._trusted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from vistasks.datasets.images import IMAGE_SUFFIXES
 from vistasks.drawing.draw import draw
 from vistasks.drawing.palette import Colour, model_colours
 from vistasks.system.atomic import replacing
-from vistasks.types import ClassNames, Prediction
+from vistasks.task import answers
+from vistasks.types import ClassNames, Detections, Prediction
 
 
 class Picture(NamedTuple):
@@ -48,18 +48,7 @@ class PicturePrediction(Prediction):
         height, width = self.image.shape[:2]
         facts = [self.path or "array", f"{width}x{height}"]
         facts += [f"{self.seconds:.3f} s"] if self.seconds is not None else []
-        if self.detections is not None:
-            counts = Counter(self.detections.names)
-            facts.append(
-                ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no detections"
-            )
-        if self.segmentation is not None:
-            present = [
-                name
-                for i, name in enumerate(self.segmentation.names)
-                if (self.segmentation.labels == i).any()
-            ]
-            facts.append(f"map of {', '.join(present)}")
+        facts += [task.summary(answer) for task, answer in reversed(list(answers(self)))]
         return f"<{'; '.join(facts)}>"
 
     @property
@@ -103,25 +92,7 @@ class PicturePrediction(Prediction):
             image_id: the picture's id in the ground truth.
             category_ids: of class names; default: class id + 1. A ``ValueError`` where one is missing.
         """
-        found = self.detections
-        if found is None:
-            return []
-        if category_ids is None:
-            category_ids = {name: number + 1 for number, name in enumerate(found.class_names)}
-        missing = sorted(set(found.names) - set(category_ids))
-        if missing:
-            raise ValueError(
-                f"category_ids has no id for {', '.join(missing)}; it has {', '.join(category_ids) or 'none'}"
-            )
-        return [
-            {
-                "image_id": image_id,
-                "category_id": category_ids[name],
-                "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
-                "score": float(score),
-            }
-            for box, score, name in zip(found.boxes.astype(np.float64), found.scores, found.names)
-        ]
+        return [] if self.detections is None else coco_results(self.detections, image_id, category_ids)
 
     def to_supervision(self) -> Any:
         """The detections as ``supervision.Detections`` with ``class_name`` data, and ``tracker_id`` where
@@ -148,3 +119,25 @@ class Overlay(Protocol):
     def without(self, hidden: Collection[str]) -> Overlay:
         """The same without what belongs to these classes."""
         ...
+
+
+def coco_results(
+    found: Detections, image_id: int, category_ids: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """Detections as COCO results; see `PicturePrediction.to_coco`."""
+    if category_ids is None:
+        category_ids = {name: number + 1 for number, name in enumerate(found.class_names)}
+    missing = sorted(set(found.names) - set(category_ids))
+    if missing:
+        raise ValueError(
+            f"category_ids has no id for {', '.join(missing)}; it has {', '.join(category_ids) or 'none'}"
+        )
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[name],
+            "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
+            "score": float(score),
+        }
+        for box, score, name in zip(found.boxes.astype(np.float64), found.scores, found.names)
+    ]

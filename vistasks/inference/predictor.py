@@ -10,7 +10,7 @@ import numpy as np
 
 from vistasks.datasets.images import read_image
 from vistasks.inference.backend import Backend
-from vistasks.inference.image_predictor import TASKS, ImagePredictor
+from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.prediction import Picture, PicturePrediction
 from vistasks.inference.sources import is_video, list_pictures
 from vistasks.inference.video.options import InferOptions
@@ -30,7 +30,7 @@ class Predictor(ImagePredictor):
         self,
         backend: Backend,
         *,
-        tasks: Sequence[str] = TASKS,
+        tasks: Sequence[str] | None = None,
         score: float = 0.5,
         batch_size: int = 1,
         max_pixels: int = MAX_PIXELS,
@@ -95,7 +95,7 @@ def load(
     path: str | Path | Sequence[str | Path],
     device: str = "auto",
     *,
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] | None = None,
     score: float = 0.5,
     batch_size: int = 1,
     tta: str = "",
@@ -111,7 +111,7 @@ def load(
         path: a run folder (its best weights) or a checkpoint (.safetensors); or several, which answer
             together: boxes by weighted boxes fusion, class maps by the mean of the probabilities.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
-        tasks: "detect", "segment" or both.
+        tasks: which of its answers are given, such as "detection" (or "detect"); None: all.
         score: detections below this score are left out.
         batch_size: pictures that go through the network at once.
         tta: boxes fused and class maps averaged over flips and scales of each picture, such as

@@ -1,43 +1,37 @@
-"""Predictions of pictures -> files: drawn pictures, masks, COCO results, csv; and what the files of videos
-share with them.
+"""Predictions of images -> files: drawn images, masks, COCO results, csv; and what the files of videos share
+with them.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cv2
-import numpy as np
-from PIL import Image
-
-from vistasks.drawing.palette import Colour
 from vistasks.inference.prediction import PicturePrediction
 from vistasks.system.atomic import replacing, write_text
 from vistasks.system.text import csv_cell
-from vistasks.types import ClassNames, SegmentationMap
-
-CSV_COLUMNS = ("class", "score", "x1", "y1", "x2", "y2")
+from vistasks.task import Task, answers, task_of
+from vistasks.types import ClassNames
 
 
 class PictureResults:
-    """Writes the results of pictures into a folder; a context manager that completes the lists at the end.
+    """Writes the results of images into a folder; a context manager that completes the lists at the end.
 
-    ``NAME.jpg`` with everything drawn; ``masks/NAME.png`` with class ids (8-bit palette, so that viewers show
-    colours); ``colour_masks/NAME.png`` in RGB; ``results.json``, COCO results, whose ids ``images.json``
-    explains, a COCO ground-truth file without annotations; ``detections.csv``. The lists are written also
-    after an error or Ctrl-C, with the pictures until then.
+    ``NAME.jpg`` with everything drawn, and what the tasks add: ``masks/NAME.png`` with class ids (8-bit
+    palette, so that viewers show colours), ``colour_masks/NAME.png`` in RGB; ``results.json``, COCO results,
+    whose ids ``images.json`` explains, a COCO ground-truth file without annotations; ``detections.csv``. The
+    lists are written also after an error or Ctrl-C, with the images until then.
 
     Args:
         output: the folder.
-        names: each picture's name in the output, without suffix.
-        inputs: each picture's name in the lists.
+        names: each image's name in the output, without suffix.
+        inputs: each image's name in the lists.
         classes: the model's; a category's id is the class id + 1.
-        detects: without, there are no lists.
+        tasks: the names of the tasks that are answered.
     """
 
     def __init__(
@@ -47,18 +41,14 @@ class PictureResults:
         names: dict[str, str],
         inputs: dict[str, str],
         classes: ClassNames,
-        detects: bool,
+        tasks: Sequence[str],
     ) -> None:
-        self.output, self._names, self._inputs, self._classes, self._detects = (
-            output,
-            names,
-            inputs,
-            classes,
-            detects,
-        )
+        self.output = output
+        self._names, self._inputs, self._classes = names, inputs, classes
+        self._tasks = [task_of(task) for task in tasks]
         self._images: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
-        self._rows: list[list[str]] = []
+        self._rows: dict[str, list[list[str]]] = {task.name: [] for task in self._tasks if task.csv_file}
         output.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> PictureResults:
@@ -67,80 +57,46 @@ class PictureResults:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._detects:
-            return
-        categories = [{"id": number + 1, "name": name} for number, name in enumerate(self._classes.detection)]
-        write_text(self.output / "results.json", json.dumps(self._found))
-        described = {"info": {}, "images": self._images, "categories": categories, "annotations": []}
-        write_text(self.output / "images.json", json.dumps(described))
-        with (
-            replacing(self.output / "detections.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            csv.writer(file).writerows([["file", *CSV_COLUMNS], *self._rows])
+        if any(task.writes_coco for task in self._tasks):
+            write_text(self.output / "results.json", json.dumps(self._found))
+            described = {
+                "info": {},
+                "images": self._images,
+                "categories": coco_categories(self._tasks, self._classes),
+                "annotations": [],
+            }
+            write_text(self.output / "images.json", json.dumps(described))
+        for name, rows in self._rows.items():
+            task = task_of(name)
+            with (
+                replacing(self.output / str(task.csv_file)) as temporary,
+                temporary.open("w", newline="", encoding="utf-8") as file,
+            ):
+                csv.writer(file).writerows([["file", *task.csv_columns], *rows])
 
     def add(self, prediction: PicturePrediction) -> None:
-        """Writes one picture's files, then notes it for the lists."""
+        """Writes one image's files, then notes it for the lists."""
         name, listed = self._names[prediction.path], self._inputs[prediction.path]
         prediction.save(self.output / f"{name}.jpg")
-        if prediction.segmentation is not None:
-            write_mask(prediction.segmentation, self.output / "masks" / f"{name}.png", prediction.colours)
-            write_colour_mask(
-                prediction.segmentation, self.output / "colour_masks" / f"{name}.png", prediction.colours
-            )
         height, width = prediction.image.shape[:2]
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": listed, "height": height, "width": width})
-        self._found += prediction.to_coco(number)
-        self._rows += [[csv_cell(listed), *row] for row in csv_rows(prediction)]
+        for task, answer in answers(prediction):
+            task.save_files(answer, self.output, name, prediction.colours)
+            self._found += task.coco_results(answer, number)
+            if task.csv_file:
+                self._rows[task.name] += [[csv_cell(listed), *row] for row in task.csv_rows(answer)]
+
+
+def coco_categories(tasks: Sequence[Task], classes: ClassNames) -> list[dict[str, Any]]:
+    """COCO's categories of the task that writes COCO results."""
+    names = next((classes.of(task.name) for task in tasks if task.writes_coco), ())
+    return [{"id": number + 1, "name": name} for number, name in enumerate(names)]
 
 
 def frame_facts(number: int, prediction: PicturePrediction) -> dict[str, Any]:
-    """A frame's number, time, detections (name, score, box x1, y1, x2, y2, the id of a tracked one), share of
-    each class of the map, and what the tracker adds, for JSON."""
+    """A frame's line in results.jsonl: its number, its time, each task's facts, and the tracker's."""
     facts: dict[str, Any] = {"frame": number, "seconds": prediction.seconds}
-    found = prediction.detections
-    if found is not None:
-        facts["detections"] = [
-            {
-                "name": name,
-                "score": round(float(score), 4),
-                "box": [round(float(corner), 2) for corner in box],
-            }
-            for name, score, box in zip(found.names, found.scores, found.boxes)
-        ]
-        for entry, identity in zip(facts["detections"], () if found.ids is None else found.ids):
-            entry["id"] = int(identity)
-    if prediction.segmentation is not None:
-        labels, names = prediction.segmentation.labels, prediction.segmentation.names
-        shares = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel() / labels.size
-        facts["pixel_share"] = {name: round(float(share), 5) for name, share in zip(names, shares)}
+    for task, answer in sorted(answers(prediction), key=lambda one: -one[0].layer):
+        facts |= task.facts(answer)
     return {**facts, **prediction.facts}
-
-
-def write_mask(segmentation: SegmentationMap, path: Path, colours: Mapping[str, Colour]) -> None:
-    """An 8-bit palette PNG: the values are class ids, and viewers show the colours."""
-    image = Image.fromarray(segmentation.labels)
-    image.putpalette([channel for name in segmentation.names for channel in colours[name]])
-    with replacing(path) as temporary:
-        image.save(temporary)
-
-
-def write_colour_mask(segmentation: SegmentationMap, path: Path, colours: Mapping[str, Colour]) -> None:
-    """An RGB PNG: each pixel has its class's colour."""
-    table = np.zeros((256, 1, 3), dtype=np.uint8)
-    table[: len(segmentation.names), 0] = [colours[name] for name in segmentation.names]
-    image = Image.fromarray(np.asarray(cv2.applyColorMap(segmentation.labels, table)))
-    with replacing(path) as temporary:
-        image.save(temporary)
-
-
-def csv_rows(prediction: PicturePrediction) -> list[list[str]]:
-    """One row of `CSV_COLUMNS` a detection."""
-    found = prediction.detections
-    if found is None:
-        return []
-    return [
-        [csv_cell(name), f"{score:.4f}", *(f"{corner:.2f}" for corner in box)]
-        for name, score, box in zip(found.names, found.scores, found.boxes)
-    ]

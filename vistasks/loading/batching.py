@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vistasks.config import InputConfig
 from vistasks.system.limits import MAX_ENLARGED
-from vistasks.types import IGNORE_INDEX, Batch, ClassNames, Sample
+from vistasks.task import all_tasks
+from vistasks.types import Batch, ClassNames, Sample
 
 
 def input_size(size: tuple[int, int], *, min_side: int | None, max_side: int | None) -> tuple[int, int]:
@@ -131,57 +132,31 @@ def collate(
     height = math.ceil(max(sample.size[0] for sample in samples) / divisor) * divisor
     width = math.ceil(max(sample.size[1] for sample in samples) / divisor) * divisor
     images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
-    masks = torch.full((len(samples), height, width), IGNORE_INDEX) if classes.segmentation else None
+    tasks = list(all_tasks())
     for index, sample in enumerate(samples):
-        _check_ids(sample, classes)
+        for task in tasks:
+            task.check_sample(sample, classes)
         h, w = sample.size
         images.numpy()[index, :, :h, :w] = sample.image.transpose(2, 0, 1)
-        if masks is not None and sample.segmentation is not None:
-            masks.numpy()[index, :h, :w] = sample.segmentation
-    real = [~(sample.difficult | sample.crowd) for sample in samples]
+    own: dict[str, Any] = {}
+    for task in tasks:
+        own |= task.batch_fields(samples, (height, width), classes)
+    targets = {task.name: task.targets(samples, (height, width), classes) for task in tasks}
     return Batch(
         images=images,
         sizes=tuple(sample.size for sample in samples),
         original_sizes=tuple(original_sizes),
-        boxes=tuple(torch.from_numpy(s.boxes[r]) for s, r in zip(samples, real)),
-        labels=tuple(torch.from_numpy(s.labels[r]) for s, r in zip(samples, real)),
-        ignored=tuple(torch.from_numpy(s.boxes[~r]) for s, r in zip(samples, real)),
         proposals=tuple(_proposals(sample) for sample in samples),
-        segmentation=masks,
-        detection_labelled=_flags([s.labelled.detection for s in samples], len(classes.detection)),
-        segmentation_labelled=_flags([s.labelled.segmentation for s in samples], len(classes.segmentation)),
         image_ids=tuple(sample.image_id for sample in samples),
         paths=tuple(sample.path for sample in samples),
+        targets={task: found for task, found in targets.items() if found},
+        **own,
     )
-
-
-def _check_ids(sample: Sample, classes: ClassNames) -> None:
-    known = len(classes.detection)
-    if len(sample.labels) and sample.labels.max() >= known:
-        raise ValueError(
-            f"{sample.path}: an object has the class id {sample.labels.max()}, but there are {known} classes"
-        )
-    known = len(classes.segmentation)
-    if known and sample.segmentation is not None:
-        strange = (sample.segmentation >= known) & (sample.segmentation != IGNORE_INDEX)
-        if strange.any():
-            value, count = int(sample.segmentation[strange].min()), int(strange.sum())
-            raise ValueError(
-                f"{sample.path}: the mask has the class id {value} ({count} pixels of such), but there are {known} classes and "
-                f"{IGNORE_INDEX} = ignore; where an augmentation fills masks, its fill_mask must be one of these"
-            )
 
 
 def _proposals(sample: Sample) -> Tensor:
     # a copy: what a cache or a map of a file gives may not be writable
     return torch.zeros(0, 4) if sample.proposals is None else torch.from_numpy(sample.proposals.copy())
-
-
-def _flags(labelled: Sequence[frozenset[int]], classes: int) -> Tensor:
-    flags = torch.zeros(len(labelled), classes, dtype=torch.bool)
-    for index, ids in enumerate(labelled):
-        flags[index, sorted(ids)] = True
-    return flags
 
 
 def with_proposals(batch: Batch, boxes: Sequence[np.ndarray]) -> Batch:
@@ -200,11 +175,15 @@ def with_proposals(batch: Batch, boxes: Sequence[np.ndarray]) -> Batch:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on ``device``."""
-    moved: dict[str, Any] = {}
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        if isinstance(value, Tensor):
-            moved[field.name] = value.to(device, non_blocking=True)
-        elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
-            moved[field.name] = tuple(v.to(device, non_blocking=True) for v in value)
+    moved = {field.name: _moved(getattr(batch, field.name), device) for field in fields(batch)}
     return replace(batch, **moved)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+        return tuple(_moved(item, device) for item in value)
+    if isinstance(value, dict):
+        return {name: _moved(item, device) for name, item in value.items()}
+    return value

@@ -6,6 +6,7 @@ hold what was trained with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from vistasks.config import Config
 from vistasks.datasets import Dataset
 from vistasks.losses.class_weights import Balance
+from vistasks.task import task_of
 
 MOST_PICTURES = 5000  # are counted, evenly spread over the data: enough for frequencies, and minutes instead of hours on COCO
 _CELL = 1024  # pixels that count as one example in `effective_number`
@@ -61,32 +63,40 @@ def balanced(rule: Balance, pixels: np.ndarray, around: np.ndarray) -> np.ndarra
 
 
 def resolved_config(config: Config, data: Dataset) -> Config:
-    """The config with the numbers in place of a rule's name; the same config where it names none. ``data`` is
-    trained on.
+    """The config with what the training ``data`` decide in place of a rule's name; unchanged where it names
+    none.
     """
-    rule = _rule(config)
-    if rule is None:
-        return config
-    factors = balanced(rule, *count_pixels(data))
-    return _with_weights(config, {n: float(f"{f:.4g}") for n, f in zip(data.classes.segmentation, factors)})
+    heads = {task: task_of(task).resolved(head, data) for task, head in config.model.heads.items()}
+    return _with_heads(config, heads)
 
 
 def taken_over(config: Config, earlier: Config) -> Config:
-    """The config of a run that is gone on with: where it names a rule, the numbers that ``earlier`` was
-    trained with.
-    """
-    numbers = earlier.model.heads.get("segmentation", {}).get("class_weights")
-    return (
-        config if _rule(config) is None or not isinstance(numbers, dict) else _with_weights(config, numbers)
-    )
+    """The config of a resumed run: where it names a rule, the numbers that ``earlier`` was trained with."""
+    before = earlier.model.heads
+    heads = {
+        task: task_of(task).taken_over(head, before.get(task, {}))
+        for task, head in config.model.heads.items()
+    }
+    return _with_heads(config, heads)
 
 
-def _rule(config: Config) -> Balance | None:
-    named = config.model.heads.get("segmentation", {}).get("class_weights")
+def numbers_instead_of_rule(head: Mapping[str, Any], data: Dataset) -> Mapping[str, Any]:
+    """A segmentation head's options with its ``class_weights`` worked out, where they name a rule."""
+    rule = rule_of(head)
+    if rule is None:
+        return head
+    factors = balanced(rule, *count_pixels(data))
+    weights = {name: float(f"{factor:.4g}") for name, factor in zip(data.classes.segmentation, factors)}
+    return {**head, "class_weights": weights}
+
+
+def rule_of(head: Mapping[str, Any]) -> Balance | None:
+    """The rule that a head's ``class_weights`` name, or None."""
+    named = head.get("class_weights")
     return named if named in get_args(Balance) else None
 
 
-def _with_weights(config: Config, weights: dict[str, float]) -> Config:
-    head = {**config.model.heads["segmentation"], "class_weights": weights}
-    heads: dict[str, Any] = {**config.model.heads, "segmentation": head}
-    return config.model_copy(update={"model": config.model.model_copy(update={"heads": heads})})
+def _with_heads(config: Config, heads: Mapping[str, Mapping[str, Any]]) -> Config:
+    if heads == config.model.heads:
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"heads": dict(heads)})})

@@ -247,10 +247,6 @@ def _pasted(canvas: Sample, pieces: Sequence[tuple[Sample, tuple[int, int]]]) ->
 def _with_objects(first: Sample, parts: Sequence[Sample]) -> Sample:
     """``first`` with the objects and proposals of all parts, labelled for what all of them label."""
     proposals = [part.proposals for part in parts if part.proposals is not None]
-    tasks = {
-        task: frozenset.intersection(*(getattr(part.labelled, task) for part in parts))
-        for task in ("detection", "segmentation")
-    }
     objects: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in PER_OBJECT
     }
@@ -258,5 +254,5 @@ def _with_objects(first: Sample, parts: Sequence[Sample]) -> Sample:
         first,
         **objects,
         proposals=np.concatenate(proposals) if proposals else None,
-        labelled=Labelled(**tasks),
+        labelled=Labelled.common([part.labelled for part in parts]),
     )

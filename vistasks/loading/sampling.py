@@ -190,7 +190,7 @@ def _classes_of_pictures(dataset: Dataset) -> Sequence[np.ndarray]:
 
 def _task_group(dataset: Dataset, index: int) -> object:
     labelled = dataset.annotation(index).labelled
-    return bool(labelled.detection), bool(labelled.segmentation)
+    return tuple(bool(covered) for _, covered in sorted(labelled.by_task().items()))
 
 
 def _set_group(dataset: Dataset, index: int) -> object:

@@ -20,6 +20,7 @@ from vistasks.heads.head import Head, Trunk, TrunkMismatch
 from vistasks.models import MultiTaskModel
 from vistasks.models.weighting import TaskWeighting
 from vistasks.registry import BACKBONES, HEADS, NECKS, WEIGHTINGS, build_part
+from vistasks.task import task_of
 from vistasks.types import ClassNames
 
 _COUNTED: ContextVar[dict[str, int] | None] = ContextVar("counted", default=None)  # see `at_most`
@@ -82,9 +83,9 @@ def _build_weighting(config: ModelConfig, heads: Mapping[str, Head]) -> TaskWeig
 
 
 def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: ClassNames) -> Any:
-    names = getattr(classes, task)
+    names = classes.of(task)
     where = f"model.heads.{task}"
-    if not names:
+    if not names and task_of(task).has_classes:
         raise ValueError(
             f"{where}: the data names no class for {task}; set data.classes or data.segmentation_classes"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from vistasks.backbones.backbone import Backbone
 from vistasks.heads.head import Head
-from vistasks.heads.segmentation import SegmentationHead
 from vistasks.heads.test_time import TestTime
 from vistasks.loading.batching import with_proposals
-from vistasks.models.views import Opinion, Regions, predict_views, view_opinions
+from vistasks.models.views import Regions, predict_views, view_opinions
 from vistasks.models.weighting import FixedWeights, TaskWeighting
+from vistasks.task import task_of
 from vistasks.types import Batch, Features, Prediction
 
 
@@ -25,7 +25,7 @@ class MultiTaskModel(nn.Module):
     Args:
         backbone: the shared trunk.
         neck: features -> features, or None.
-        heads: by task, "detection" and / or "segmentation".
+        heads: by task.
         loss_weights: factor of each task's losses.
         weighting: what balances the tasks after that; None: nothing.
 
@@ -96,7 +96,7 @@ class MultiTaskModel(nn.Module):
         for task in self.active:
             terms = self.heads[task].loss(self.weighting.tap(task, features), batch, self.encode)
             losses[task] = {name: value * self.loss_weights[task] for name, value in terms.items()}
-        return self.weighting(losses, {task: getattr(batch, f"{task}_labelled").any() for task in losses})
+        return self.weighting(losses, {task: task_of(task).labelled(batch).any() for task in losses})
 
     def look(self, test_time: TestTime | None) -> None:
         """From now on `predict` looks at each picture through these views and windows; see
@@ -104,8 +104,7 @@ class MultiTaskModel(nn.Module):
         """
         self.test_time = test_time
         for head in self.heads.values():
-            if isinstance(head, SegmentationHead):
-                head.slide(test_time, divisor=self.divisor)
+            head.set_test_time(test_time, divisor=self.divisor)
 
     @torch.inference_mode()
     def predict(
@@ -117,33 +116,39 @@ class MultiTaskModel(nn.Module):
             batch: the images, with proposals where there is a detector.
             rows: by task, the only images that its head is asked about; for the others the prediction has
                 None.
-            regions: called with each image's class map (None where not asked for); gives further proposals
-                for each image, (P, 4) float32 in pixels of the original image.
+            regions: called with the answers of the heads that take no proposals; gives further proposals for
+                each image, (P, 4) float32 in pixels of the original image.
         """
         with self.autocast(batch):
             if self.test_time is not None and len(self.test_time.views) > 1:
                 return predict_views(self, batch, self.test_time, rows=rows or {}, regions=regions)
             features = self.features(batch)
-            maps = self._answers("segmentation", features, batch, rows or {})
-            if regions is not None:
-                batch = with_proposals(batch, regions(maps))
-            found = self._answers("detection", features, batch, rows or {})
-        return [Prediction(detections, segmentation) for detections, segmentation in zip(found, maps)]
+            found = [Prediction()] * len(batch)
+            for task in sorted(self.heads, key=lambda name: task_of(name).takes_proposals):
+                if regions is not None and task_of(task).takes_proposals:
+                    batch = with_proposals(batch, regions(found))
+                answers = self._answers(task, features, batch, rows or {})
+                found = [task_of(task).with_answer(one, answer) for one, answer in zip(found, answers)]
+        return found
 
     @torch.inference_mode()
-    def opinions(self, batch: Batch) -> list[Opinion]:
-        """What `predict` would say of each image, before the class of a pixel is decided: for averages over
-        several models.
+    def opinions(self, batch: Batch, *, decided: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Task -> what its head says of each image before anything is decided: for averages over models.
+
+        Of the tasks ``decided`` it is the answer, exactly as `predict` gives it.
         """
         with self.autocast(batch):
             if self.test_time is not None and len(self.test_time.views) > 1:
-                return view_opinions(self, batch, self.test_time)
+                found = view_opinions(self, batch, self.test_time)
+                for said, size in zip(found, batch.original_sizes):
+                    said.update({task: self.heads[task].decided(said[task], size) for task in decided})
+                return found
             features = self.features(batch)
-            found = self._answers("detection", features, batch, {})
-            head = dict(self.heads.items()).get("segmentation")
-            if not isinstance(head, SegmentationHead):
-                return [Opinion(detections, None) for detections in found]
-            return [Opinion(*both) for both in zip(found, head.probabilities(features, batch, self.encode))]
+            whole = {
+                task: (head.predict if task in decided else head.opinions)(features, batch, self.encode)
+                for task, head in self.heads.items()
+            }
+            return [{task: own[index] for task, own in whole.items()} for index in range(len(batch))]
 
     def autocast(self, batch: Batch) -> torch.autocast:
         """The context of `precision`."""

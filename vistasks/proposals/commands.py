@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from vistasks.proposals.cache import CachedProposals, clear
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.recall import ProposalRecall
 from vistasks.proposals.union import Union, together
+from vistasks.system.locks import owned
 from vistasks.system.machine import cores
 from vistasks.system.terminal import PlainConsole
 from vistasks.system.text import plot_label
@@ -91,9 +93,10 @@ def compute_command(
         return known, len(method(sample))
 
     started = time.perf_counter()
-    for _, (known, count) in _in_parallel(work, len(dataset), threads or cores(), console, "proposals"):
-        kept += known
-        boxes += count
+    with owned(method.folder):
+        for _, (known, count) in _in_parallel(work, len(dataset), threads or cores(), console, "proposals"):
+            kept += known
+            boxes += count
     seconds = time.perf_counter() - started
     new = len(dataset) - kept
     console.print(
@@ -240,6 +243,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def clear_command(folder: Path, *, console: Console | None = None) -> int:
     """Empties a cache folder of what is ours; returns the exit code, 0."""
-    files, size = clear(folder)
+    with owned(folder) if folder.is_dir() else nullcontext():
+        files, size = clear(folder)
     (console or PlainConsole()).print(f"{files} files, {size / 1e6:.1f} MB removed from {folder.resolve()}")
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 from vistasks.build import build_dataset, build_proposals
 from vistasks.config import Config, to_json
 from vistasks.proposals.commands import compute_command
-from vistasks.studies.joint_part import PARTS, part_config, run_part, time_steps
+from vistasks.studies.joint_part import JOINT, part_config, parts_of, run_part, time_steps
 from vistasks.studies.tables import markdown, print_rows
 from vistasks.system.atomic import write_text
 from vistasks.system.isolation import Work, in_own_process
@@ -47,7 +47,7 @@ def study_joint(
     )
     plan = _plan(config, output, {"epochs": epochs, "minutes": minutes}, work)
     facts = {}
-    for part in PARTS:
+    for part in parts_of(config):
         finished = output / f"{part}.json"
         if not finished.is_file():
             print(f"\n{part}: {plan['epochs'][part]} epochs", flush=True)
@@ -96,10 +96,10 @@ def _plan(config: Config, output: Path, budget: dict[str, Any], work: Any) -> di
             method = build_proposals(config.proposals)
             if method.key is not None:
                 compute_command(build_dataset(config, name), method)
-    chosen = dict.fromkeys(PARTS, budget["epochs"] or config.train.epochs)
+    chosen = dict.fromkeys(parts_of(config), budget["epochs"] or config.train.epochs)
     timing = {}
     if budget["minutes"] is not None:
-        for part in PARTS:
+        for part in parts_of(config):
             timing[part] = work(time_steps, (part_config(config, part, output, 1).model_dump(),))
             chosen[part] = max(1, round(60 * budget["minutes"] / timing[part]["epoch_seconds"]))
             print(f"{part}: {timing[part]['step_seconds']:.3f} s a step, {chosen[part]} epochs", flush=True)
@@ -112,7 +112,7 @@ def _plan(config: Config, output: Path, budget: dict[str, Any], work: Any) -> di
 def _differences(facts: Mapping[str, Any]) -> dict[str, float]:
     """Joint minus alone, for every result that both have."""
     joint, found = facts["joint"]["results"], {}
-    for part in ("detection", "segmentation"):
+    for part in (name for name in facts if name != JOINT):
         for name, value in facts[part]["results"].items():
             if value is not None and joint.get(name) is not None:
                 found[name] = round(joint[name] - value, 5)
@@ -122,11 +122,12 @@ def _differences(facts: Mapping[str, Any]) -> dict[str, float]:
 def rows(study: Mapping[str, Any]) -> list[list[str]]:
     """The table of a study: a header, then one row a figure."""
     parts, differences = study["parts"], study["joint_minus_alone"]
-    table = [["", *PARTS, "joint - alone"]]
+    names = list(parts)
+    table = [["", *names, "joint - alone"]]
     for name in parts["joint"]["results"]:
-        values = [_number(parts[part]["results"].get(name), ".4f") for part in PARTS]
+        values = [_number(parts[part]["results"].get(name), ".4f") for part in names]
         table.append([name, *values, _number(differences.get(name), "+.4f")])
-    alone = ("detection", "segmentation")
+    alone = [name for name in names if name != JOINT]
     for name, title, form in (
         ("epochs", "epochs", "d"),
         ("training_seconds", "training, s", ".0f"),
@@ -136,7 +137,7 @@ def rows(study: Mapping[str, Any]) -> list[list[str]]:
     ):
         share = parts["joint"][name] / max(1e-9, sum(parts[part][name] for part in alone))
         ratio = "" if name == "epochs" else f"{share:.2f} of both"
-        table.append([title, *(_number(parts[part][name], form) for part in PARTS), ratio])
+        table.append([title, *(_number(parts[part][name], form) for part in names), ratio])
     for when, found in parts["joint"]["gradients"].items():
         text = f"{found['cosine']:+.3f} ({found['share_below_0']:.0%} of {found['batches']} batches below 0)"
         table.append([f"gradient cosine {when}", "", "", text, ""])

@@ -18,7 +18,6 @@ from vistasks.build import build_dataset, build_loader, build_pipeline, build_pr
 from vistasks.checkpoint import read_checkpoint
 from vistasks.config import Config, parse_config
 from vistasks.datasets import Dataset
-from vistasks.evaluation.loop import HEADLINE
 from vistasks.inference.loaded import load_model
 from vistasks.loading.batching import to_device
 from vistasks.loading.class_weights import resolved_config
@@ -28,12 +27,18 @@ from vistasks.studies.gradients import gradient_conflict
 from vistasks.system.atomic import write_text
 from vistasks.system.devices import pick_device
 from vistasks.system.machine import peak_bytes
+from vistasks.task import task_of
 from vistasks.training.loop import train
 from vistasks.training.optimization import build_optimizer
 from vistasks.types import Batch
 
-PARTS = ("detection", "segmentation", "joint")
+JOINT = "joint"
 TIMED_STEPS, TIMED_PICTURES, GRADIENT_BATCHES = 5, 10, 8
+
+
+def parts_of(config: Config) -> list[str]:
+    """The parts of a joint study: each task alone, and all together."""
+    return [*config.model.heads, JOINT]
 
 
 def part_config(config: Config, part: str, output: Path, epochs: int) -> Config:
@@ -42,11 +47,11 @@ def part_config(config: Config, part: str, output: Path, epochs: int) -> Config:
     """
     values = config.model_dump()
     values["output"], values["train"]["epochs"] = str(output / part), epochs
-    if part != "joint":
+    if part != JOINT:
         values["model"]["heads"] = {part: values["model"]["heads"][part]}
         values["model"] |= {"loss_weights": {}, "weighting": {"name": "fixed"}}
         values["train"] |= {"stages": [], "task_sampling": {}}
-        if values["train"]["monitor"] not in HEADLINE[part]:
+        if values["train"]["monitor"] not in task_of(part).headline:
             values["train"]["monitor"] = None
     return parse_config(values)
 
@@ -138,7 +143,7 @@ def _pass(config: Config, folder: Path) -> dict[str, Any]:
     """
     loaded = load_model(folder, str(_device(config)), proposals=config.proposals)
     data = build_dataset(config, "val", loaded.classes)
-    propose = build_proposals(config.proposals) if "detection" in config.model.heads else None
+    propose = build_proposals(config.proposals) if loaded.wants_proposals else None
     seconds = []
     for index in range(0, len(data), math.ceil(len(data) / TIMED_PICTURES)):
         sample = data[index]

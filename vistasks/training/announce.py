@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from vistasks.config import Config
 from vistasks.datasets import Dataset
 from vistasks.models import MultiTaskModel
+from vistasks.task import task_of
 
 
 def announce(
@@ -27,8 +28,8 @@ def announce(
     folders = ", ".join(str(Path(root).resolve()) for root in roots)
     print(f"data         {folders}: {len(data)} training, {count} evaluation")
     for task in config.model.heads:
-        print(f"{task:12} {', '.join(getattr(data.classes, task))}")
-    if "detection" in config.model.heads:
+        print(f"{task:12} {', '.join(data.classes.of(task))}")
+    if any(task_of(task).takes_proposals for task in config.model.heads):
         method, cache = config.proposals.method["name"], config.proposals.cache
         print(f"proposals    {method}, {'not kept' if cache is None else f'kept in {Path(cache).resolve()}'}")
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -52,6 +52,11 @@ def build_fabric(config: TrainConfig) -> Fabric:
     return Fabric(accelerator=kind, devices=devices, num_nodes=machines, strategy=strategy, plugins=mixed)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes, also before Fabric has started the others."""
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
 def _processes(devices: int) -> tuple[int, int]:
     """(processes on this machine, machines)."""
     if not torch.distributed.is_torchelastic_launched():

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from vistasks.datasets import Dataset
 from vistasks.loading.batching import to_device
 from vistasks.loading.loader import Batches, EpochOrder
 from vistasks.losses.processes import together
+from vistasks.system.locks import owned
 from vistasks.training import run_folder
 from vistasks.training.announce import announce
 from vistasks.training.debug_batch import save_debug_batch
 from vistasks.training.ema import AveragedWeights
-from vistasks.training.fabric import agreed, build_fabric, plain_words
+from vistasks.training.fabric import agreed, build_fabric, is_first_process, plain_words
 from vistasks.training.guards import GradientWatch, LoaderWatch, NotFinite, gradient_norm, refuse_non_finite
 from vistasks.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from vistasks.training.out_of_memory import advice, ran_out
@@ -62,6 +63,11 @@ def train(config: Config, *, resume: bool | str | Path = False) -> dict[str, Any
     """
     check_monitor(config)
     folder = Path(config.output)
+    with owned(folder) if is_first_process() else nullcontext():
+        return _train(config, folder, resume)
+
+
+def _train(config: Config, folder: Path, resume: bool | str | Path) -> dict[str, Any]:
     checkpoint, damaged = None, dict[Path, str]()
     if resume:
         path = None if resume is True else Path(resume)

@@ -29,6 +29,7 @@ from vistasks.models import MultiTaskModel
 from vistasks.models.building import build_model
 from vistasks.system.machine import available_memory, free_disk, gigabytes
 from vistasks.system.threads import best_count, given_by_environment
+from vistasks.task import task_of
 from vistasks.training import run_folder
 from vistasks.training.fabric import build_fabric
 from vistasks.training.trial import OUT_OF_MEMORY, Trial, load_batch, try_batch
@@ -147,7 +148,7 @@ class Preflight:
         if self.data is None:
             return
         names = self.data.classes.detection
-        if "detection" in self.config.model.heads:
+        if names and any(task_of(task).takes_proposals for task in self.config.model.heads):
             counts: Counter[int] = Counter()
             for index in range(len(self.data)):
                 counts.update(self.data.annotation(index).labels.tolist())
@@ -361,7 +362,7 @@ def print_preflight(look: Preflight) -> int:
     if data is not None:
         print(f"data         {len(data)} training, {len(look.val) if look.val is not None else 0} evaluation")
         for task in config.model.heads:
-            print(f"{task:12} {', '.join(getattr(data.classes, task))}")
+            print(f"{task:12} {', '.join(data.classes.of(task))}")
     for name, text in look.facts.items():
         print(f"{name:12} {text}")
     for note in look.notes:

@@ -121,8 +121,8 @@ def set_aside(damaged: Mapping[Path, str], used: Path) -> list[str]:
 def restored_progress(checkpoint: Checkpoint, classes: ClassNames, steps_per_epoch: int) -> Progress:
     """Where the run stood; a ``ValueError`` where classes or the steps of an epoch have changed."""
     path = checkpoint.path
-    for task in ("detection", "segmentation"):
-        was, found = getattr(checkpoint.classes, task), getattr(classes, task)
+    for task, found in classes.by_task().items():
+        was = checkpoint.classes.of(task)
         if was != found:
             raise ValueError(
                 f"--resume: the {task} classes of the data are {', '.join(found) or 'none'}, "

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from vistasks.config import Config, apply_override, parse_config, read_yaml
 from vistasks.system.atomic import write_text
+from vistasks.system.locks import owned
 from vistasks.training.run_folder import LAST
 
 Results = Mapping[str, float | None]
@@ -114,20 +115,24 @@ def search(
     base = varied(
         values, {name: _any(found) for name, found in space.items()}, folder / "check"
     )  # faults now, not in trial 7
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'search.db').absolute()}")
-    try:
-        sampler = optuna.samplers.TPESampler(seed=base.seed)
-        study = optuna.create_study(
-            storage=storage, study_name="vistasks", load_if_exists=True, direction="maximize", sampler=sampler
-        )
-        _same_space(study, space, folder)
-        _take_up(optuna, study, say)
-        _run(optuna, study, _objective(values, space, folder, train, base, say), trials, folder)
-        return _best(study, folder)
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    with owned(folder):
+        storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'search.db').absolute()}")
+        try:
+            sampler = optuna.samplers.TPESampler(seed=base.seed)
+            study = optuna.create_study(
+                storage=storage,
+                study_name="vistasks",
+                load_if_exists=True,
+                direction="maximize",
+                sampler=sampler,
+            )
+            _same_space(study, space, folder)
+            _take_up(optuna, study, say)
+            _run(optuna, study, _objective(values, space, folder, train, base, say), trials, folder)
+            return _best(study, folder)
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def _objective(

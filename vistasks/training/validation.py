@@ -10,16 +10,17 @@ from lightning_fabric import Fabric
 
 from vistasks.config import Config
 from vistasks.drawing.samples import SampleSheet
-from vistasks.evaluation.loop import HEADLINE, build_metrics, evaluate_model, headline
+from vistasks.evaluation.loop import build_metrics, evaluate_model, headline
 from vistasks.loading.loader import Batches
 from vistasks.models import MultiTaskModel
 from vistasks.registry import nearest
+from vistasks.task import task_of
 from vistasks.types import ClassNames
 
 
 def check_monitor(config: Config) -> None:
     """A ``ValueError`` where ``train.monitor`` or ``early_stopping`` ask for what no evaluation gives."""
-    known = [name for task in config.model.heads for name in HEADLINE[task]]
+    known = [name for task in config.model.heads for name in task_of(task).headline]
     monitor = config.train.monitor
     if monitor is not None and monitor not in known:
         guess = nearest(monitor, known)
@@ -71,7 +72,8 @@ class Validation:
     def monitored(self, numbers: Mapping[str, float | None]) -> float | None:
         """What is compared with the best so far."""
         wanted = self.config.train.monitor
-        values = [numbers.get(key) for key in ([wanted] if wanted else ["AP", "mIoU"])]
+        names = [wanted] if wanted else [task_of(task).monitored for task in self.config.model.heads]
+        values = [numbers.get(name) for name in names if name is not None]
         present = [value for value in values if value is not None]
         return sum(present) / len(present) if present else None
 

@@ -12,8 +12,9 @@ from tests.inference.video.cheap import NAMES
 from vistasks.inference.backend import Backend
 from vistasks.inference.prediction import Picture
 from vistasks.inference.predictor import Predictor
-from vistasks.inference.video.network import Network, Shot, connected_parts
+from vistasks.inference.video.network import Network, Shot
 from vistasks.inference.video.options import InferOptions
+from vistasks.proposals.connected_parts import connected_parts
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
 
 
@@ -47,7 +48,8 @@ class Asked(Backend):
         maps = [
             self._map(image) if index in rows["segmentation"] else None for index, image in enumerate(images)
         ]
-        more = regions(maps) if regions is not None else [np.zeros((0, 4), np.float32)] * len(images)
+        said = [Prediction(None, found) for found in maps]
+        more = regions(said) if regions is not None else [np.zeros((0, 4), np.float32)] * len(images)
         boxes = [
             np.concatenate([extra, given])
             for extra, given in zip(more, proposals or [np.zeros((0, 4))] * len(images))
@@ -163,7 +165,7 @@ def test_a_task_that_is_not_wanted_is_not_computed() -> None:
 def test_a_detector_has_no_map_to_propose_from() -> None:
     with pytest.raises(
         ValueError,
-        match="--proposals segmentation needs a class map, and this model has no segmentation head",
+        match=r"--proposals segmentation .* this model has none",
     ):
         predict(Asked(ClassNames(("box",))), [1], proposals="segmentation")
 

@@ -45,7 +45,9 @@ class Run(threading.Thread):
             labels[300:] = 1
             image = np.full((360, 640, 3), 90, np.uint8)
             grass = SegmentationMap(labels, CLASSES.segmentation)
-            seen = self.tracker.update(PicturePrediction(found, grass, image, "x", number / 25, CLASSES))
+            seen = self.tracker.update(
+                PicturePrediction(found, grass, image=image, path="x", seconds=number / 25, classes=CLASSES)
+            )
             stats = {
                 "frame": number,
                 "latency": 0.03,

@@ -24,6 +24,7 @@ from vistasks.datasets.prepare.download import check_sum, download
 from vistasks.datasets.prepare.unpack import unpack
 from vistasks.datasets.sources import SOURCES, Archive, Source
 from vistasks.registry import nearest
+from vistasks.system.locks import owned
 from vistasks.system.terminal import PlainConsole
 
 MARKER = ".prepared.json"
@@ -52,7 +53,8 @@ def prepare(name: str, root: str | Path, *, source_url: str | None = None, progr
         raise ValueError(
             f"unknown data set '{name}'.{nearest(name, list(SOURCES))} Known: {', '.join(SOURCES)}"
         )
-    return prepare_source(name, SOURCES[name], Path(root), source_url=source_url, progress=progress)
+    with owned(Path(root)):
+        return prepare_source(name, SOURCES[name], Path(root), source_url=source_url, progress=progress)
 
 
 def prepare_source(

@@ -21,6 +21,7 @@ from vistasks.inference.loaded import LoadedModel, load_model
 from vistasks.loading.batching import to_device
 from vistasks.loading.loader import Pipeline
 from vistasks.system.atomic import write_text
+from vistasks.system.locks import owned
 
 
 def audit(
@@ -55,31 +56,36 @@ def audit(
     """
     if split == "val" and not config.data.evaluates:
         raise ValueError("--split val: data.val is empty: name a part there, such as data.val={split: val}")
-    loaded = load_model(weights, device, trust=trust, proposals=config.proposals)
-    tasks = list(loaded.config.model.heads)
-    words = vocabulary(loaded.classes, tasks)
-    trained_on = loaded.written.data
-    config = config.model_copy(update={"model": loaded.config.model, "input": loaded.config.input})
-    data = build_dataset(config, split, loaded.classes)
-    pipeline = build_pipeline(config, data, training=False)
-    evidence = list(_evidence(loaded, config, pipeline, words, track))
-    judgement = judge_all(evidence, words.boxes, words.areas)
-    own = (
-        split == "train"
-        and trained_on.source("train") == config.data.source("train")
-        and trained_on.folds is None
-    )
-    labels = sum(
-        int(usual.labels.sum()) for usual in (judgement.of_boxes, judgement.of_areas) if usual is not None
-    )
-    found = Audit(judgement, _notes(tasks, words, data, evidence, trained=own), len(evidence), labels, words)
-    about = {"weights": str(loaded.path), "data": config.data.source(split), "split": split}
-    folder = Path(str(config.data.root))
-    write_text(output / "audit.json", json.dumps(coco(found, evidence, about=about, root=folder), indent=1))
-    shown = [*judgement.faults[:top], *judgement.disagreements[: top // 3]]
-    pictures = Crops(loaded, pipeline).of(shown, batch_size=config.evaluate.batch_size)
-    write_text(output / "audit.html", audit_page(found, shown, pictures, about=about))
-    return found
+    with owned(output):
+        loaded = load_model(weights, device, trust=trust, proposals=config.proposals)
+        tasks = list(loaded.config.model.heads)
+        words = vocabulary(loaded.classes, tasks)
+        trained_on = loaded.written.data
+        config = config.model_copy(update={"model": loaded.config.model, "input": loaded.config.input})
+        data = build_dataset(config, split, loaded.classes)
+        pipeline = build_pipeline(config, data, training=False)
+        evidence = list(_evidence(loaded, config, pipeline, words, track))
+        judgement = judge_all(evidence, words.boxes, words.areas)
+        own = (
+            split == "train"
+            and trained_on.source("train") == config.data.source("train")
+            and trained_on.folds is None
+        )
+        labels = sum(
+            int(usual.labels.sum()) for usual in (judgement.of_boxes, judgement.of_areas) if usual is not None
+        )
+        found = Audit(
+            judgement, _notes(tasks, words, data, evidence, trained=own), len(evidence), labels, words
+        )
+        about = {"weights": str(loaded.path), "data": config.data.source(split), "split": split}
+        folder = Path(str(config.data.root))
+        write_text(
+            output / "audit.json", json.dumps(coco(found, evidence, about=about, root=folder), indent=1)
+        )
+        shown = [*judgement.faults[:top], *judgement.disagreements[: top // 3]]
+        pictures = Crops(loaded, pipeline).of(shown, batch_size=config.evaluate.batch_size)
+        write_text(output / "audit.html", audit_page(found, shown, pictures, about=about))
+        return found
 
 
 def _evidence(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vistasks.evaluation.audit.export import usual_rows
 from vistasks.evaluation.audit.findings import DISAGREEMENT, FAULTS, Finding
-from vistasks.evaluation.reports.page import document, number, table
+from vistasks.evaluation.reports.html import document, number, table
 
 if TYPE_CHECKING:
     from vistasks.evaluation.audit.result import Audit

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
-from vistasks.evaluation.reports.page import document, number, table
+from vistasks.evaluation.reports.compared import TaskComparison
+from vistasks.evaluation.reports.html import document, number, table
 from vistasks.evaluation.reports.svg import interval_chart
+from vistasks.task import task_of
 
 CHART_ROWS = 25  # classes that a chart shows
 PICTURES = 25  # pictures that a table of the gained, and one of the lost, shows
-ERRORS = {"detection": "errors (missed or wrong boxes)", "segmentation": "share of the pixels wrong"}
-TITLES = {"detection": "Boxes by class: AP", "segmentation": "Class map by class: IoU"}
 
 
 def comparison_tables(content: Mapping[str, Any]) -> list[Table]:
@@ -50,9 +50,16 @@ def comparison_tables(content: Mapping[str, Any]) -> list[Table]:
     for task, changes in content["pictures"].items():
         for change in changes:
             pictures.add_row(
-                change["run"], ERRORS[task], *(f"{change[key]:,}" for key in ("better", "worse", "same"))
+                change["run"],
+                _part(task).errors_title,
+                *(f"{change[key]:,}" for key in ("better", "worse", "same")),
             )
     return [numbers, pictures]
+
+
+def _part(task: str) -> TaskComparison:
+    part: TaskComparison = task_of(task).comparison()
+    return part
 
 
 def _words(difference: Mapping[str, Any], between: str) -> str:
@@ -91,10 +98,10 @@ def comparison_page(content: Mapping[str, Any]) -> str:
         f'<p class="faint">{protocols}</p>',
     ]
     for task, classes in content["classes"].items():
-        count = "objects" if task == "detection" else "pixels"
+        part = _part(task)
         sections += [
-            f"<h2>{TITLES[task]}</h2>",
-            _differences(names, classes, [count]),
+            f"<h2>{part.classes_title}</h2>",
+            _differences(names, classes, [part.count]),
             _charts(names, classes[:CHART_ROWS]),
         ]
     for task, changes in content["pictures"].items():
@@ -170,7 +177,7 @@ def _charts(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _pictures(task: str, change: Mapping[str, Any], first: str) -> str:
-    words = ERRORS[task]
+    words = _part(task).errors_title
     text = (
         f"By {words}, of {change['better'] + change['worse'] + change['same']:,} pictures {change['better']:,} are better in "
         f"{change['run']} than in {first}, {change['worse']:,} worse, {change['same']:,} the same."
@@ -180,12 +187,10 @@ def _pictures(task: str, change: Mapping[str, Any], first: str) -> str:
     tables = []
     for title, rows in (("Most gained", gained), ("Most lost", lost)):
         if rows:
-            kind = int if task == "detection" else float
+            kind = int if _part(task).whole else float
             shown = [[_name(row["path"]), kind(row["first"]), kind(row["other"])] for row in rows]
             tables.append(f"<div><h3>{title}</h3>{table(['picture', first, change['run']], shown)}</div>")
-    title = (
-        "Pictures gained and lost: boxes" if task == "detection" else "Pictures gained and lost: class map"
-    )
+    title = _part(task).pictures_title
     return f'<h2>{title}, {escape(change["run"])}</h2><p>{escape(text)}</p><div class="row">{"".join(tables)}</div>'
 
 

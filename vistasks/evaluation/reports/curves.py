@@ -11,7 +11,7 @@ from typing import Any
 
 from vistasks.drawing.curves import RunLines, read_lines, smoothed
 from vistasks.drawing.palette import class_colour
-from vistasks.evaluation.reports.page import css, document, number, table
+from vistasks.evaluation.reports.html import css, document, number, table
 from vistasks.evaluation.reports.svg import Points, line_chart
 from vistasks.system.atomic import write_text
 

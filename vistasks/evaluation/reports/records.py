@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ class PictureRecords:
                 [np.zeros(0, np.int64), *(counts[part] for counts in self.pixels.values())]
             )
         header = {
-            "classes": asdict(self.classes),
+            "classes": self.classes.by_task(),
             "paths": dict(self.paths),
             "detections": list(self.detections),
             "pixels": list(self.pixels),
@@ -79,7 +79,7 @@ def read_records(path: Path) -> PictureRecords:
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        classes = ClassNames(*(tuple(header["classes"][task]) for task in ("detection", "segmentation")))
+        classes = ClassNames.of_tasks(header["classes"])
         return PictureRecords(
             classes,
             header["paths"],

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.prediction import Picture, PicturePrediction
 from vistasks.inference.video.options import InferOptions
 from vistasks.proposals.methods import clipped
-from vistasks.types import Prediction, SegmentationMap
-
-_SMALLEST = 16  # pixels of a connected part of the class map that becomes a proposal
-_GROWN = (0.0, 0.15)  # each part's box as it is, and with this share of its sides more on every side
+from vistasks.task import Task, task_of
+from vistasks.types import Prediction
 
 
 @dataclass(eq=False)
@@ -52,9 +49,10 @@ class Network:
 
     With ``propose_every=N`` proposals are computed on frames 0, N, 2N, ...; a frame between takes the last
     ones and, so that moving objects are not lost, the boxes of all detections of the frame before its batch.
-    With ``segment_every=M`` a frame between takes the last class map. With ``proposals="segmentation"`` the
-    boxes of the class map's connected parts are the proposals, and no proposal method runs. A frame of
-    another size than the one before is always computed afresh.
+    With ``segment_every=M`` a frame between takes the last answers of the tasks that need no proposals, such
+    as the segmentation map. With ``proposals`` the name of such a task, the boxes that its answer suggests
+    are the proposals, and no proposal method runs. A frame of another size than the one before is always
+    computed afresh.
 
     What a frame gets depends only on the frames since the last one whose number divides by ``period``, so
     that a run that is continued there gives the same.
@@ -65,28 +63,33 @@ class Network:
         period: a multiple of `multiple`.
 
     Raises:
-        ValueError: ``proposals="segmentation"`` or ``segment_every`` with a model that has no such head.
+        ValueError: ``proposals`` names a task that the model has no head for, or the backend cannot spare work.
     """
 
     def __init__(self, predictor: ImagePredictor, options: InferOptions, *, period: int) -> None:
         self.predictor, self.options, self.period = predictor, options, period
-        classes, self._detects = predictor.classes, "detect" in predictor.tasks
-        self._from_map = options.proposals == "segmentation" and self._detects
-        if self._from_map and not classes.segmentation:
-            raise ValueError(
-                "--proposals segmentation needs a class map, and this model has no segmentation head"
-            )
-        self._maps = "segment" in predictor.tasks or self._from_map
-        self.computes_proposals = self._detects and not self._from_map
+        self._late = [task for task in map(task_of, predictor.tasks) if task.takes_proposals]
+        self._early = [task for task in map(task_of, predictor.tasks) if not task.takes_proposals]
+        self._giver: Task | None = None  # whose answer gives the proposals
+        if options.proposals != "method" and self._late:
+            self._giver = task_of(options.proposals)
+            if self._giver.name not in predictor.backend.tasks:
+                raise ValueError(
+                    f"--proposals {options.proposals} needs the answer of a {options.proposals} head, and this "
+                    "model has none"
+                )
+            if self._giver not in self._early:
+                self._early.append(self._giver)
+        self.computes_proposals = bool(self._late) and self._giver is None
         self._selects = predictor.backend.selects
-        if not self._selects and (self._from_map or options.segment_every > 1 or options.propose_every > 1):
+        if not self._selects and (self._giver or options.segment_every > 1 or options.propose_every > 1):
             raise ValueError(
                 "this model spares no work between frames: leave out --proposals, --propose-every, --segment-every"
             )
         self._size: tuple[int, ...] | None = None
         self._boxes = np.zeros((0, 4), dtype=np.float32)
         self._extra = np.zeros((0, 4), dtype=np.float32)
-        self._map: SegmentationMap | None = None
+        self._last: dict[str, Any] = {}  # of each task that takes no proposals, the last answer
 
     @staticmethod
     def multiple(predictor: ImagePredictor, options: InferOptions) -> int:
@@ -109,12 +112,12 @@ class Network:
 
     def batch(self, shots: Sequence[Shot]) -> Any:
         """The network's batch; called in order."""
-        boxes = [self._latest(shot) for shot in shots] if self._detects else None
+        boxes = [self._latest(shot) for shot in shots] if self._late else None
         found = None if boxes is None else [each for each in boxes if each is not None]
         return self.predictor.backend.make_batch([shot.picture.image for shot in shots], found or None)
 
     def _latest(self, shot: Shot) -> np.ndarray | None:
-        if self._from_map:
+        if self._giver is not None:
             return np.zeros((0, 4), dtype=np.float32)
         if shot.proposals is not None:
             self._boxes = shot.proposals
@@ -128,65 +131,46 @@ class Network:
         if not self._selects:
             found = backend.predict(batch)
         else:
-            rows = {
-                "segmentation": [i for i, shot in enumerate(shots) if shot.segments] if self._maps else [],
-                "detection": range(len(shots)) if self._detects else [],
-            }
-            regions = (
-                (lambda maps: self._regions(shots, maps))
-                if self._from_map or self.options.propose_every > 1
-                else None
-            )
+            rows: dict[str, Sequence[int]] = {task: [] for task in backend.tasks}
+            fresh = [index for index, shot in enumerate(shots) if shot.segments]
+            rows |= {task.name: fresh for task in self._early}
+            rows |= {task.name: range(len(shots)) for task in self._late}
+            adds = self._giver is not None or self.options.propose_every > 1
+            regions = (lambda answers: self._regions(shots, answers)) if adds else None
             found = backend.predict(batch, rows=rows, regions=regions)
         for shot, prediction in zip(shots, found, strict=True):
             self._answer(shot, prediction)
 
     def _answer(self, shot: Shot, prediction: Prediction) -> None:
-        if self._maps and self._selects:
-            self._map = prediction.segmentation or self._map
-            prediction = replace(prediction, segmentation=self._map)
-        if prediction.detections is not None:
-            height, width = shot.picture.image.shape[:2]
-            self._extra = clipped(prediction.detections.boxes, height, width)
+        for task in self._early if self._selects else ():
+            answer = task.answer(prediction)
+            self._last[task.name] = answer = self._last.get(task.name) if answer is None else answer
+            prediction = task.with_answer(prediction, answer)
+        for task in self._late:
+            if (answer := task.answer(prediction)) is not None:
+                height, width = shot.picture.image.shape[:2]
+                boxes = task.regions(answer)
+                self._extra = self._extra if boxes is None else clipped(boxes, height, width)
         shot.found = shot.prediction = self.predictor.answer(shot.picture, prediction)
 
-    def _regions(self, shots: Sequence[Shot], maps: Sequence[SegmentationMap | None]) -> list[np.ndarray]:
-        """Further proposals of each frame of a batch."""
-        boxes, latest, parts = [], self._map, None
-        for shot, found in zip(shots, maps):
-            if self._from_map:
-                if found is not None or parts is None:
-                    latest = found or latest
-                    assert latest is not None  # the first frame, and the first of each size, is segmented
-                    parts = connected_parts(latest)
-                boxes.append(parts)
-            else:
-                boxes.append(
-                    self._extra[:0] if shot.proposes else clipped(self._extra, *shot.picture.image.shape[:2])
-                )
+    def _regions(self, shots: Sequence[Shot], answers: Sequence[Prediction]) -> list[np.ndarray]:
+        """Further proposals of each frame of a batch, by what is known of it so far."""
+        if self._giver is not None:
+            return self._given(self._giver, answers)
+        return [
+            self._extra[:0] if shot.proposes else clipped(self._extra, *shot.picture.image.shape[:2])
+            for shot in shots
+        ]
+
+    def _given(self, giver: Task, answers: Sequence[Prediction]) -> list[np.ndarray]:
+        """The boxes that a task's answers suggest; a frame without one takes those of the frame before."""
+        boxes: list[np.ndarray] = []
+        latest, parts = self._last.get(giver.name), None
+        for prediction in answers:
+            answer = giver.answer(prediction)
+            if answer is not None or parts is None:
+                latest = latest if answer is None else answer
+                assert latest is not None  # the first frame, and the first of each size, is computed
+                parts = giver.regions(latest)
+            boxes.append(np.zeros((0, 4), np.float32) if parts is None else parts)
         return boxes
-
-
-def connected_parts(segmentation: SegmentationMap) -> np.ndarray:
-    """(P, 4) float32 boxes around the 8-connected parts of each class but "background", the largest part
-    first.
-
-    Each comes as it is and a little larger: the map's edges are coarse.
-    """
-    labels, (height, width) = segmentation.labels, segmentation.labels.shape
-    boxes, areas = [], []
-    for number, name in enumerate(segmentation.names):
-        if name == "background":
-            continue
-        count, _, stats, _ = cv2.connectedComponentsWithStats(
-            (labels == number).astype(np.uint8), connectivity=8
-        )
-        if count > 1:
-            x, y, w, h, area = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= _SMALLEST].T
-            boxes.append(np.stack([x, y, x + w, y + h], axis=1))
-            areas.append(area)
-    if not boxes:
-        return np.zeros((0, 4), dtype=np.float32)
-    found = np.concatenate(boxes)[np.argsort(-np.concatenate(areas), kind="stable")].astype(np.float64)
-    sides = np.tile(found[:, 2:] - found[:, :2], 2) * [-1, -1, 1, 1]
-    return clipped(np.stack([found + share * sides for share in _GROWN], axis=1), height, width)

@@ -11,6 +11,7 @@ from vistasks.inference.sources import is_live, is_video
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.protocols import FrameSource, Publisher, Tracker
 from vistasks.inference.video.reader import VideoReader
+from vistasks.task import task_of
 
 
 def open_frames(
@@ -56,10 +57,10 @@ def build_tracker(options: InferOptions, source: FrameSource, predictor: ImagePr
     """
     if not options.track and not options.line:
         return None
-    if "detect" not in predictor.tasks:
+    if not any(task_of(task).tracked for task in predictor.tasks):
         asked = "--line" if options.line else "--track"
         raise ValueError(
-            f"{asked}: objects are followed by their boxes, and this run looks for none (tasks: segment)"
+            f"{asked}: objects are tracked by their boxes, and this run has none (tasks: {', '.join(predictor.tasks)})"
         )
     from vistasks.inference.video.tracking import VideoTracker, parse_line
 
@@ -84,10 +85,8 @@ def build_publishers(
     if options.serve is not None:
         from vistasks.inference.video.serve import PageServer
 
-        known = {"detect": predictor.classes.detection, "segment": predictor.classes.segmentation}
-        names = list(
-            dict.fromkeys(name for task in predictor.tasks for name in known[task] if name != "background")
-        )
+        known = [name for task in predictor.tasks for name in predictor.classes.of(task)]
+        names = [name for name in dict.fromkeys(known) if name != "background"]
         colours = model_colours(predictor.classes)
         page = PageServer(
             options.serve, host=options.serve_host, source=source.where, classes=names, colours=colours

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vistasks.system.limits import MAX_PIXELS
+from vistasks.task import task_of
 
 OnError = Literal["skip", "raise"]
 Masks = Literal["none", "png", "rle"]
@@ -39,8 +40,8 @@ class InferOptions:
         max_pixels: a picture or frame with more is not decoded.
         propose_every: compute region proposals on every N-th frame only; see
             `vistasks.inference.video.network.Network`.
-        proposals: "method": the model's own proposal method; "segmentation": the connected parts of the class
-            map.
+        proposals: "method": the model's own proposal method; or a task whose answer suggests boxes, such as
+            "segmentation": the connected parts of the map.
         segment_every: compute the class map on every N-th frame only; the frames between have the last one.
         threads: frames whose proposals are computed at once; None: as many as there are cores.
         decoder: of a video file: "software", or "hardware": a device of the machine, an error where there is
@@ -67,7 +68,7 @@ class InferOptions:
     progress: bool = True
     max_pixels: int = MAX_PIXELS
     propose_every: int = 1
-    proposals: Literal["method", "segmentation"] = "method"
+    proposals: str = "method"
     segment_every: int = 1
     threads: int | None = None
     decoder: Literal["software", "hardware"] = "software"
@@ -91,6 +92,8 @@ class InferOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1; received {value}")
+        if self.proposals != "method":
+            task_of(self.proposals)  # which lists the known ones
         object.__setattr__(self, "line", list(self.line))  # as JSON gives it back
         if not self.reconnect >= 0:
             raise ValueError(

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from vistasks.inference.prediction import PicturePrediction
 from vistasks.inference.video.network import Shot
 from vistasks.inference.video.protocols import FrameSource, Publisher
 from vistasks.inference.video.report import VideoReport
-from vistasks.types import Detections, SegmentationMap
+from vistasks.task import answers
 
 
 def live_stats(report: VideoReport, shot: Shot, source: FrameSource) -> dict[str, Any]:
@@ -46,14 +44,7 @@ def publish(shot: Shot, publishers: Sequence[Publisher], stats: dict[str, Any], 
 
 def without(prediction: PicturePrediction, hidden: set[str]) -> PicturePrediction:
     """The prediction without some classes' boxes, traces and pixels."""
-    found, segmentation = prediction.detections, prediction.segmentation
-    if found is not None:
-        kept = np.array([name not in hidden for name in found.names], dtype=bool)
-        ids = None if found.ids is None else found.ids[kept]
-        found = Detections(found.boxes[kept], found.scores[kept], found.labels[kept], found.class_names, ids)
-    if segmentation is not None:
-        table = np.arange(256, dtype=np.uint8)
-        table[[number for number, name in enumerate(segmentation.names) if name in hidden]] = 255
-        segmentation = SegmentationMap(table[segmentation.labels], segmentation.names)
-    overlays = tuple(overlay.without(hidden) for overlay in prediction.overlays)
-    return replace(prediction, detections=found, segmentation=segmentation, overlays=overlays)
+    shown = prediction
+    for task, answer in answers(prediction):
+        shown = task.with_answer(shown, task.without(answer, hidden))
+    return replace(shown, overlays=tuple(overlay.without(hidden) for overlay in prediction.overlays))

@@ -20,6 +20,7 @@ from vistasks.inference.video.publishing import live_stats, publish
 from vistasks.inference.video.report import VideoReport
 from vistasks.inference.video.stages import Shots, predicting_stages
 from vistasks.inference.video.writing import FrameResults
+from vistasks.system.locks import owned
 
 
 def infer_frames(
@@ -46,6 +47,7 @@ def infer_frames(
         publishers = build_publishers(options, source, predictor)
         for publisher in publishers:
             closing.callback(publisher.close)
+        closing.enter_context(owned(output))
         results = FrameResults(
             output, source, predictor, options, period=period, keeps_found=tracker is not None
         )

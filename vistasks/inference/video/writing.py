@@ -7,18 +7,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.prediction import PicturePrediction
-from vistasks.inference.results import CSV_COLUMNS, csv_rows, frame_facts, write_mask
+from vistasks.inference.results import coco_categories, frame_facts
 from vistasks.inference.video.joining import join_videos
 from vistasks.inference.video.network import Shot
 from vistasks.inference.video.options import WITHOUT_INFLUENCE, InferOptions
@@ -27,7 +26,8 @@ from vistasks.inference.video.protocols import FrameSource
 from vistasks.inference.video.sinks import TICKS, VideoWriter
 from vistasks.system.atomic import replacing
 from vistasks.system.text import file_name
-from vistasks.types import Detections, SegmentationMap
+from vistasks.task import answers, task_of
+from vistasks.types import Detections
 
 _QUALITY = 92  # of JPEG files
 
@@ -68,7 +68,9 @@ class FrameResults:
         keeps_found: bool = False,
     ) -> None:
         self.output, self.source, self.options, self.period = output, source, options, period
-        self._keeps_found, self._detects = keeps_found, "detect" in predictor.tasks
+        self._keeps_found = keeps_found
+        self._tasks = [task_of(task) for task in predictor.tasks]
+        self._detects = any(task.writes_coco for task in self._tasks)
         self._classes = predictor.classes
         self._target = output / f"{source.name}.mp4"
         if options.video and self._target.resolve() == Path(source.where).resolve():
@@ -127,28 +129,27 @@ class FrameResults:
         name, prediction = f"{shot.number:06d}", shot.prediction
         if self.options.save_frames and shot.drawn is not None:
             _save_jpeg(shot.drawn, self.output / "frames" / f"{name}.jpg")
-        if self.options.crop and prediction.detections is not None:
-            found, image = prediction.detections, shot.picture.image
-            for index, (label, box) in enumerate(zip(found.names, found.boxes)):
-                left, top, right, bottom = (
-                    math.floor(box[0]),
-                    math.floor(box[1]),
-                    math.ceil(box[2]),
-                    math.ceil(box[3]),
-                )
-                crop = image[max(0, top) : bottom, max(0, left) : right]
-                _save_jpeg(crop, self.output / "crops" / file_name(label) / f"{name}_{index}.jpg")
-        if self.options.masks == "png" and prediction.segmentation is not None:
-            write_mask(prediction.segmentation, self.output / "masks" / f"{name}.png", prediction.colours)
+        for task, answer in answers(prediction):
+            if self.options.crop:
+                self._save_crops(shot, task.crops(answer))
+            if self.options.masks == "png":
+                task.save_mask(answer, self.output / "masks" / f"{name}.png", prediction.colours)
+
+    def _save_crops(self, shot: Shot, crops: Sequence[tuple[str, np.ndarray]]) -> None:
+        for index, (label, box) in enumerate(crops):
+            left, top = math.floor(box[0]), math.floor(box[1])
+            crop = shot.picture.image[max(0, top) : math.ceil(box[3]), max(0, left) : math.ceil(box[2])]
+            folder = self.output / "crops" / file_name(label)
+            _save_jpeg(crop, folder / f"{shot.number:06d}_{index}.jpg")
 
     def write(self, shot: Shot) -> None:
         """Adds the frame's lines to its part's lists."""
         if shot.number // self.period != self._number:
             self._end_part(complete=True)
             self._number, self._frames, self._detections = shot.number // self.period, 0, 0
-        prediction, found = shot.prediction, shot.prediction.detections
+        prediction = shot.prediction
         self._line("results.jsonl", json.dumps(frame_facts(shot.number, prediction)))
-        if found is not None:
+        if self._detects:
             height, width = shot.picture.image.shape[:2]
             entry = {
                 "id": shot.number + 1,
@@ -157,15 +158,17 @@ class FrameResults:
                 "width": width,
             }
             self._line("images.jsonl", json.dumps(entry))
-            for result in prediction.to_coco(shot.number + 1):
+        at = [str(shot.number), f"{shot.picture.seconds or 0:.3f}"]
+        for task, answer in answers(prediction):
+            for result in task.coco_results(answer, shot.number + 1):
                 self._line("coco.jsonl", json.dumps(result))
-            at = [str(shot.number), f"{shot.picture.seconds or 0:.3f}"]
-            csv.writer(self._list("csv")).writerows([*at, *row] for row in csv_rows(prediction))
-            self._detections += len(found)
-        if self.options.masks == "rle" and prediction.segmentation is not None:
-            self._line(
-                "masks.jsonl", json.dumps({"frame": shot.number, **run_lengths(prediction.segmentation)})
-            )
+            if task.csv_file:
+                rows = [[*at, *row] for row in task.csv_rows(answer)]
+                csv.writer(self._list(f"{task.name}.csv")).writerows(rows)
+            if self.options.masks == "rle" and (codes := task.run_lengths(answer)) is not None:
+                self._line("masks.jsonl", json.dumps({"frame": shot.number, **codes}))
+        if prediction.detections is not None:
+            self._detections += len(prediction.detections)
         if self._keeps_found:
             self._line("found.jsonl", json.dumps(_to_line(shot.found)))
         self._frames += 1
@@ -232,17 +235,17 @@ class FrameResults:
     def _join_lists(self) -> None:
         self._join("results.jsonl", "results.jsonl")
         self._join("masks.jsonl", "masks.jsonl")
-        if not self._detects:
-            return
-        header = ",".join(["frame", "seconds", *CSV_COLUMNS]) + "\r\n"
-        if self._join(
+        if self._detects and self._join(
             "images.jsonl", "images.json", '{"info": {}, "images": [\n', self._categories(), between=",\n"
         ):
             self._join("coco.jsonl", "results.json", "[\n", "\n]\n", between=",\n", always=True)
-            self._join("csv", "detections.csv", header, always=True)
+        for task in self._tasks:
+            if task.csv_file and (self._folder.done or self._number >= 0):
+                header = ",".join(["frame", "seconds", *task.csv_columns]) + "\r\n"
+                self._join(f"{task.name}.csv", task.csv_file, header, always=True)
 
     def _categories(self) -> str:
-        categories = [{"id": number + 1, "name": name} for number, name in enumerate(self._classes.detection)]
+        categories = coco_categories(self._tasks, self._classes)
         return f'\n], "categories": {json.dumps(categories)}, "annotations": []}}\n'
 
     def _join(
@@ -309,20 +312,6 @@ def _save_jpeg(image: np.ndarray, path: Path) -> None:
         Image.fromarray(image).save(temporary, quality=_QUALITY)
 
 
-def run_lengths(segmentation: SegmentationMap) -> dict[str, Any]:
-    """``size`` [height, width] and ``masks``: of each class that the map has, COCO's compressed run-length
-    code.
-    """
-    masks = {}
-    for number, name in enumerate(segmentation.names):
-        pixels = segmentation.labels == number
-        if pixels.any():
-            masks[name] = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))["counts"].decode(
-                "ascii"
-            )
-    return {"size": list(segmentation.labels.shape), "masks": masks}
-
-
 def _to_line(prediction: PicturePrediction) -> dict[str, Any]:
     """What a tracker needs, exactly: float32 survives JSON's decimal numbers."""
     found = prediction.detections
@@ -347,4 +336,4 @@ def _from_line(line: Mapping[str, Any], names: tuple[str, ...]) -> PicturePredic
         scores, labels = np.array(line["scores"], dtype=np.float32), np.array(line["labels"], dtype=np.int64)
         found = Detections(boxes, scores, labels, names)
     blank = np.broadcast_to(np.zeros((1, 1, 1), dtype=np.uint8), (*line["size"], 3))
-    return PicturePrediction(found, None, blank, line["path"], line["seconds"])
+    return PicturePrediction(found, image=blank, path=line["path"], seconds=line["seconds"])
