@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vistasks"
 # From the lowest to the highest; a room may import from the rooms before it.
 ROOMS = [
     *("types", "registry", "task", "system", "ops", "config", "losses"),
-    *("backbones", "necks", "heads", "datasets", "proposals", "metrics", "drawing"),
-    *("loading", "checkpoint", "models", "build"),
+    *("drawing", "backbones", "necks", "heads", "datasets", "proposals", "metrics"),
+    *("loading", "checkpoint_config", "checkpoint", "models", "build"),
     *("inference", "evaluation", "tasks", "refining", "training", "inspection", "studies", "benchmarks"),
     *("demo", "commands", "cli", "__init__"),
 ]

@@ -10,11 +10,9 @@ from typing import Any, Literal, get_args, get_type_hints
 import pytest
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-import vistasks.build  # fills the tables
-import vistasks.metrics  # noqa: F401
-from vistasks.registry import BACKBONES, DATASETS, HEADS, METRICS, NECKS, PROPOSALS, STRICT, Registry, nearest
+from vistasks.registry import BACKBONES, DATASETS, HEADS, NECKS, PROPOSALS, STRICT, Registry, nearest
 
-TABLES = (BACKBONES, NECKS, HEADS, DATASETS, PROPOSALS, METRICS)
+TABLES = (BACKBONES, NECKS, HEADS, DATASETS, PROPOSALS)
 
 
 @checked_dataclass(frozen=True, config=STRICT)

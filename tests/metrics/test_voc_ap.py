@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.metrics.scenes import NAMES, Scene, blank, detections, random_scenes, sample
 from tests.paths import shared
 from vistasks.metrics import VocAveragePrecision
-from vistasks.registry import METRICS
 from vistasks.types import Labelled, Sample
 
 ONE_BASED = np.array([1, 1, 0, 0])  # our boxes + this = the kit's 1-based inclusive corners
@@ -143,18 +142,6 @@ def test_of_two_objects_with_the_same_overlap_the_first_counts() -> None:
     assert (
         fed([(both, sample(twins, [0, 0]))])["mAP"] == 0.5
     )  # the second detection is a duplicate of the first
-
-
-def test_registered_under_two_names() -> None:
-    given = {"class_names": NAMES}
-    assert (
-        METRICS.build({"name": "voc_ap_07", "iou": 0.7}, where="metric", given=given)
-        .compute()["protocol"]
-        .startswith("VOC box AP at IoU >= 0.7: 11-point")
-    )
-    assert (
-        "area under" in METRICS.build({"name": "voc_ap"}, where="metric", given=given).compute()["protocol"]
-    )
 
 
 @pytest.mark.parametrize(

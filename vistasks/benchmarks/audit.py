@@ -22,6 +22,7 @@ from vistasks.datasets.shapes.scenes import scene_objects, still_scene
 from vistasks.datasets.shapes.writers import ShapesWriter
 from vistasks.evaluation.audit import audit
 from vistasks.evaluation.audit.findings import Finding
+from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.proposals.recall import overlaps
 from vistasks.system.atomic import write_text
 
@@ -124,7 +125,7 @@ def benchmark(
     checkpoint = read_checkpoint(weights)
     refuse_withheld(checkpoint.withheld, "proposals.", weights)
     config = checkpoint.config
-    if "detection" not in config.model.heads:
+    if RegionClassifier.task not in config.model.heads:
         raise ValueError(f"{weights}: the faults are planted in boxes, and this model has no detector")
     planted = plant(output / "data", data_seed=data_seed, removed=removed, changed=changed, seed=seed)
     write_text(output / "planted.json", json.dumps([asdict(fault) for fault in planted], indent=1))

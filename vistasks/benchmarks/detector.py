@@ -21,6 +21,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from vistasks.build import build_dataset, build_proposals
 from vistasks.checkpoint import Checkpoint
 from vistasks.config import Config
+from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.inference.loaded import LoadedModel, load_model
 from vistasks.models.building import build_model
 from vistasks.proposals.cache import CachedProposals
@@ -95,7 +96,7 @@ def benchmark(
         raise ValueError(
             f"pictures, rounds and threads must be at least 1; received {pictures}, {rounds} and {threads}"
         )
-    if "detection" not in config.model.heads:
+    if RegionClassifier.task not in config.model.heads:
         raise ValueError("benchmark detector: model.heads has no detection head")
     data = build_dataset(config, "val")
     images = [
@@ -142,7 +143,7 @@ def _untrained(config: Config, classes: ClassNames) -> LoadedModel:
     loaded = LoadedModel(
         Checkpoint(Path("untrained"), config, classes, {}, tensors, config), torch.device("cpu")
     )
-    head: Any = loaded.model.heads["detection"]
+    head: Any = loaded.model.heads[RegionClassifier.task]
     head.decoding = type(head.decoding)(score=SURE)
     return loaded
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vistasks.heads.region_classifier import RegionClassifier
+from vistasks.heads.segmentation import SegmentationHead
 from vistasks.models import MultiTaskModel
 from vistasks.types import Batch, Features
 
@@ -82,7 +84,7 @@ def grad_cam(
 
 def detection_score(model: MultiTaskModel, batch: Batch, box: Tensor, label: int) -> Score:
     """The class logit that the region classifier gives a box (4,) of the batch's picture."""
-    head = model.heads["detection"]
+    head = model.heads[RegionClassifier.task]
     return lambda features: head(features, [box[None]], model.encode)[0][0, label]
 
 
@@ -110,7 +112,7 @@ def _logits(model: MultiTaskModel, batch: Batch, features: Features) -> Tensor:
     """(S, h, w) of the picture without its padding."""
     height, width = batch.sizes[0]
     size = (int(batch.images.shape[-2]), int(batch.images.shape[-1]))
-    logits: Tensor = model.heads["segmentation"](features, size)
+    logits: Tensor = model.heads[SegmentationHead.task](features, size)
     return logits[0, :, :height, :width].float()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vistasks.checkpoint_config import refuse_withheld
 from vistasks.drawing.palette import model_colours
+from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.inference.loaded import LoadedModel
 from vistasks.inspection import figures
 from vistasks.inspection.gradcam import Score, class_score, detection_score, grad_cam, occlusion, pixel_score
@@ -103,8 +104,8 @@ class Inspection:
         region = torch.from_numpy(box).to(self.loaded.device)
         score = detection_score(self.model, self.batch, region, label)
         title = f"{found.names[number]} {found.scores[number]:.2f}"
-        head: Any = self.model.heads["detection"]
-        self._explain("detection", score, title, box=box, cells=cells, crops=not head.reads_image_features)
+        head: Any = self.model.head_of(RegionClassifier)
+        self._explain(head.task, score, title, box=box, cells=cells, crops=not head.reads_image_features)
         with torch.no_grad():
             pooled = (
                 head.regions(self.model.features(self.batch), [region[None]], self.model.encode)[0]
@@ -174,7 +175,7 @@ class Inspection:
         """regions.png: the features of the proposals by PCA and, where scikit-learn is installed, by
         t-SNE.
         """
-        head: Any = self.model.heads["detection"]
+        head: Any = self.model.head_of(RegionClassifier)
         with torch.no_grad():
             features = self.model.features(self.batch)
             proposals = head.proposals(features, self.batch)[0][

@@ -1,6 +1,6 @@
 """What a model is worth: update(prediction, sample) per image, then compute() -> a dict that json can hold.
 
-One file per metric; a new one is a new file, registered in `METRICS`, and one import line here. `metric.py`
+One file per metric, and one import line here; a task names its own (`vistasks.task.Task.metrics`). `metric.py`
 holds what they share, `tables.py` shows their results."""
 
 from __future__ import annotations

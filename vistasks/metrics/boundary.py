@@ -12,7 +12,6 @@ import numpy as np
 
 from vistasks.metrics.mean_iou import MeanIoU
 from vistasks.metrics.metric import Metric, mean_or_none
-from vistasks.registry import METRICS
 from vistasks.types import IGNORE_INDEX, Prediction, Sample
 
 BAND = 0.02  # of the picture's diagonal: depth of the region that Boundary IoU compares (Cheng et al. 2021)
@@ -31,13 +30,10 @@ class BoundaryCounts:
     trimap: np.ndarray
 
 
-@METRICS.register("boundary")
 class BoundaryQuality(Metric[BoundaryCounts]):
     """Boundary IoU (Cheng et al., CVPR 2021), summed over the data set per class; boundary F (Csurka et al.,
     BMVC 2013), the mean over the pictures whose truth has the class; pixel accuracy near outlines (Kohli et
     al. 2009). Truth 255 counts nowhere."""
-
-    task = "segmentation"
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
         super().__init__(class_names)

@@ -16,7 +16,6 @@ from vistasks.metrics.detection_record import (
     detection_record,
 )
 from vistasks.metrics.metric import Metric
-from vistasks.registry import METRICS
 from vistasks.types import Prediction, Sample
 
 TWELVE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -27,7 +26,6 @@ _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _MAX_1, _MAX_10, _MAX_100 = range(3)
 
 
-@METRICS.register("coco_ap")
 class CocoAveragePrecision(Metric[DetectionRecord]):
     """AP over IoU .50:.05:.95 with 101 recall levels, at most 100 detections per class and image, as
     pycocotools computes it.
@@ -39,8 +37,6 @@ class CocoAveragePrecision(Metric[DetectionRecord]):
 
     ``engine``: "hotcoco" (Rust), or "pycocotools", the referee; both get the same float64 numbers.
     """
-
-    task = "detection"
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from vistasks.metrics.metric import Metric, mean_or_none
-from vistasks.registry import METRICS
 from vistasks.types import IGNORE_INDEX, Prediction, Sample
 
 # one image's part of the confusion matrix: the cells that are not 0 (truth * K + prediction), and their pixel
@@ -17,7 +16,6 @@ from vistasks.types import IGNORE_INDEX, Prediction, Sample
 PixelCounts = tuple[np.ndarray, np.ndarray]
 
 
-@METRICS.register("mean_iou")
 class MeanIoU(Metric[PixelCounts]):
     """mIoU, pixel accuracy, mean class accuracy and frequency weighted IoU; pixels with the truth 255 count
     nowhere.
@@ -25,8 +23,6 @@ class MeanIoU(Metric[PixelCounts]):
     The counts are summed over the data set before anything is divided: not a mean of per-image values. mIoU
     is the mean over the classes that occur in the truth or in the predictions, mean class accuracy over those
     in the truth."""
-
-    task = "segmentation"
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
         super().__init__(class_names)

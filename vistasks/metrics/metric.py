@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vistasks.types import Prediction, Sample
 
@@ -18,8 +18,6 @@ class Metric(ABC, Generic[Record]):
     Records are computed from in the natural order of the image ids ("9" before "10"), whatever order they
     came in, so that several processes that share the images get exactly the numbers of one. ``class_names``
     must be the prediction's."""
-
-    task: ClassVar[Literal["detection", "segmentation"]]
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
         if not class_names or len(set(class_names)) != len(class_names):

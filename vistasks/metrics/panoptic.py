@@ -45,8 +45,6 @@ class PanopticQuality(Metric[PanopticCounts]):
         score: detections with a smaller one are no segments.
     """
 
-    task = "segmentation"
-
     def __init__(
         self, class_names: tuple[str, ...], *, boxes: tuple[str, ...], score: float = LEAST_SCORE
     ) -> None:

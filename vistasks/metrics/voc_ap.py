@@ -17,11 +17,9 @@ from vistasks.metrics.detection_record import (
     detection_record,
 )
 from vistasks.metrics.metric import Metric, mean_or_none
-from vistasks.registry import METRICS
 from vistasks.types import Prediction, Sample
 
 
-@METRICS.register("voc_ap")
 class VocAveragePrecision(Metric[DetectionRecord]):
     """AP per class at one IoU, and their mean.
 
@@ -30,8 +28,6 @@ class VocAveragePrecision(Metric[DetectionRecord]):
     neither way; if the object was found before it is a false positive; else it is found. ``form``: "11-point"
     (VOC 2007: the mean of the best precision at recall >= 0, .1, ..., 1) or "area" (from VOC 2010 on: the
     area under the monotone precision curve)."""
-
-    task = "detection"
 
     def __init__(
         self, class_names: tuple[str, ...], *, iou: float = 0.5, form: Literal["11-point", "area"] = "area"
@@ -79,12 +75,6 @@ class VocAveragePrecision(Metric[DetectionRecord]):
             else "area under the monotone curve (VOC 2010)"
         )
         return f"VOC box AP at IoU >= {self.iou:g}: {form}, difficult objects ignored, mean over classes"
-
-
-@METRICS.register("voc_ap_07")
-def voc_ap_07(class_names: tuple[str, ...], *, iou: float = 0.5) -> VocAveragePrecision:
-    """`VocAveragePrecision` in the 11-point form of VOC 2007."""
-    return VocAveragePrecision(class_names, iou=iou, form="11-point")
 
 
 def best_overlaps(

@@ -17,6 +17,7 @@ from vistasks.checkpoint import free_target, read_checkpoint, save_made_of
 from vistasks.config import Config, parse_config
 from vistasks.evaluation.loop import evaluate_model
 from vistasks.evaluation.reports.matching import KINDS, judge
+from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import LOGIT_EPS
 from vistasks.inference.loaded import LoadedModel, labelled_batches, load_model
 from vistasks.metrics import CocoAveragePrecision
@@ -132,10 +133,10 @@ def calibrate(
         )
     target = free_target(output)
     loaded = load_model(weights, device, trust=trust, proposals=config.proposals)
-    head = loaded.config.model.heads.get("detection", {})
+    head = loaded.config.model.heads.get(RegionClassifier.task, {})
     if head.get("name") != "region_classifier":
         raise ValueError(f"{loaded.path}: there is no region_classifier whose scores could be calibrated")
-    asked = config.model.heads.get("detection", {}).get("decoding")
+    asked = config.model.heads.get(RegionClassifier.task, {}).get("decoding")
     decoding = dict(head.get("decoding", {}) if asked is None else asked)
     decoding.pop("calibration", None)
     loaded.decode_with({**decoding, "calibration": None})
@@ -203,5 +204,5 @@ def _errors(found: Scored, after: np.ndarray, chosen: np.ndarray) -> dict[str, A
 def _save(target: Path, weights: str, decoding: dict[str, Any]) -> None:
     checkpoint = read_checkpoint(weights, trust=True)  # it is copied; nothing is built of it
     values = checkpoint.written.model_dump()
-    values["model"]["heads"]["detection"]["decoding"] = decoding
+    values["model"]["heads"][RegionClassifier.task]["decoding"] = decoding
     save_made_of(checkpoint, target, checkpoint.part("model"), parse_config(values), how="calibrated")

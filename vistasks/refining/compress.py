@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vistasks.checkpoint import Checkpoint, free_target, read_checkpoint, save_made_of
 from vistasks.config import Config, parse_config
+from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.models.building import trained_model
 
 _LAYER = re.compile(r"heads\.detection\.(?:stages\.(\d+)\.)?fc\.(\d+)\.0\.(weight|bias)")
@@ -87,13 +88,13 @@ def compress(
 
 def _with_ranks(config: Config, ranks: Sequence[int]) -> Config:
     values = config.model_dump()
-    values["model"]["heads"]["detection"]["ranks"] = list(ranks)
+    values["model"]["heads"][RegionClassifier.task]["ranks"] = list(ranks)
     return parse_config(values)
 
 
 def _layers(checkpoint: Checkpoint) -> dict[tuple[int, int], Tensor]:
     """(stage, number of the hidden layer from 1 on) -> its weight."""
-    head = checkpoint.config.model.heads.get("detection", {})
+    head = checkpoint.config.model.heads.get(RegionClassifier.task, {})
     if head.get("name") != "region_classifier":
         raise ValueError(f"{checkpoint.path}: there is no region_classifier to compress")
     if head.get("ranks"):

@@ -182,7 +182,7 @@ def train_svms(
 
 
 def _head(loaded: LoadedModel) -> RegionClassifier:
-    head = loaded.model.heads["detection"] if "detection" in loaded.model.heads else None  # noqa: SIM401 - a ModuleDict
+    head = loaded.model.head_of(RegionClassifier)
     if not isinstance(head, RegionClassifier):
         raise ValueError(
             f"{loaded.path}: there is no region_classifier whose classes machines could tell apart"
@@ -228,12 +228,14 @@ def _vectors(
 def _save(target: Path, weights: str, machines: Sequence[Machine], scale: float) -> None:
     checkpoint = read_checkpoint(weights, trust=True)  # it is copied; nothing is built of it
     values = checkpoint.written.model_dump()
-    values["model"]["heads"]["detection"].get("decoding", {}).pop("calibration", None)  # of other scores
+    values["model"]["heads"][RegionClassifier.task].get("decoding", {}).pop(
+        "calibration", None
+    )  # of other scores
     tensors = checkpoint.part("model")
     prefix = next(
         name.removesuffix("weight")
         for name in tensors
-        if name.endswith("classify.weight") and "detection" in name
+        if name.endswith("classify.weight") and name.startswith(f"heads.{RegionClassifier.task}.")
     )
     learnt = torch.stack([machine.weight for machine in machines if machine.weight is not None])
     bias = torch.tensor([machine.bias for machine in machines])

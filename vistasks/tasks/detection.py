@@ -13,16 +13,16 @@ from torch import Tensor
 
 from vistasks.datasets.annotations import Annotation
 from vistasks.drawing.draw import draw_boxes
-from vistasks.evaluation.reports.detection_section import (
-    DetectionComparison,
-    DetectionSection,
-    detection_html,
-)
 from vistasks.inference.prediction import coco_results
 from vistasks.metrics import CocoAveragePrecision, VocAveragePrecision
 from vistasks.registry import TASKS
 from vistasks.system.text import csv_cell
 from vistasks.task import Some, Task
+from vistasks.tasks.detection_report import (
+    DetectionComparison,
+    DetectionSection,
+    detection_html,
+)
 from vistasks.tasks.targets import labelled_flags
 from vistasks.types import Batch, ClassNames, Detections, Prediction, Sample
 

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from vistasks.drawing.draw import blend_map, draw_map_legend
 from vistasks.drawing.masks import run_lengths, write_colour_mask, write_mask
-from vistasks.evaluation.reports.segmentation_section import (
-    SegmentationComparison,
-    SegmentationSection,
-    segmentation_html,
-)
 from vistasks.loading.class_weights import numbers_instead_of_rule, rule_of
 from vistasks.metrics import MeanIoU, PanopticQuality
 from vistasks.proposals.connected_parts import connected_parts
 from vistasks.registry import TASKS
 from vistasks.task import Some, Task
+from vistasks.tasks.segmentation_report import (
+    SegmentationComparison,
+    SegmentationSection,
+    segmentation_html,
+)
 from vistasks.tasks.targets import labelled_flags
 from vistasks.types import IGNORE_INDEX, Batch, ClassNames, Prediction, Sample, SegmentationMap
 

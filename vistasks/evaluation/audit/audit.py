@@ -17,6 +17,8 @@ from vistasks.evaluation.audit.page import audit_page
 from vistasks.evaluation.audit.pictures import Crops
 from vistasks.evaluation.audit.places import PictureEvidence, Vocabulary, vocabulary
 from vistasks.evaluation.audit.result import Audit
+from vistasks.heads.region_classifier import RegionClassifier
+from vistasks.heads.segmentation import SegmentationHead
 from vistasks.inference.loaded import LoadedModel, load_model
 from vistasks.loading.batching import to_device
 from vistasks.loading.loader import Pipeline
@@ -109,9 +111,9 @@ def _notes(
             "The model was trained on these very labels and may have learnt their faults. Sharper: train with "
             "data.folds={count: 5, fold: 0} and audit each fold's held-out part with --split val."
         )
-    if "segmentation" not in tasks:
+    if SegmentationHead.task not in tasks:
         notes.append("No class map: nothing confirms or contradicts the detector, and heads cannot disagree.")
-    if "detection" not in tasks:
+    if RegionClassifier.task not in tasks:
         notes.append(
             "No detector: connected areas of the mask are judged instead of boxes; their outlines are not."
         )
@@ -132,4 +134,6 @@ def _notes(
         notes.append(
             f"{unlabelled} of {len(evidence)} pictures are not labelled: only their worth for annotating is told."
         )
-    return [*notes, "Difficult objects and crowds are not judged."] if "detection" in tasks else notes
+    return (
+        [*notes, "Difficult objects and crowds are not judged."] if RegionClassifier.task in tasks else notes
+    )

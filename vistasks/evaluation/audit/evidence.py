@@ -41,7 +41,7 @@ class Witness:
     def __init__(self, model: MultiTaskModel, words: Vocabulary) -> None:
         self.model, self.words = model, words
         heads = dict(model.heads.items())
-        detector, segmenter = heads.get("detection"), heads.get("segmentation")
+        detector, segmenter = heads.get(RegionClassifier.task), heads.get(SegmentationHead.task)
         if detector is not None and not isinstance(detector, RegionClassifier):
             raise ValueError(
                 f"an audit asks a region_classifier about boxes; this detector is a {type(detector).__name__}"

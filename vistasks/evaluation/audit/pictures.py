@@ -52,7 +52,7 @@ class Crops:
         names = self.loaded.classes
         truth = Prediction(
             Detections(sample.boxes, np.ones(len(sample.boxes), np.float32), sample.labels, names.detection)
-            if "detection" in self.loaded.config.model.heads
+            if self.loaded.wants_proposals
             else None,
             None if sample.segmentation is None else SegmentationMap(sample.segmentation, names.segmentation),
         )

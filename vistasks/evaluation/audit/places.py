@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from vistasks.heads.region_classifier import RegionClassifier
+from vistasks.heads.segmentation import SegmentationHead
 from vistasks.types import ClassNames
 
 LABELLED, DETECTED, MAPPED = 0, 1, 2  # who names a place: the annotation, the detector, the class map
@@ -36,8 +38,8 @@ class Vocabulary:
 
 def vocabulary(classes: ClassNames, tasks: Sequence[str]) -> Vocabulary:
     """What a model with these heads can judge."""
-    boxes = classes.detection if "detection" in tasks else ()
-    mapped = classes.segmentation if "segmentation" in tasks else ()
+    boxes = classes.detection if RegionClassifier.task in tasks else ()
+    mapped = classes.segmentation if SegmentationHead.task in tasks else ()
     areas = tuple(name for name in mapped if name not in boxes and name != "background")
     return Vocabulary(
         boxes=boxes,
