@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vistasks"
 ROOMS = [
     *("types", "registry", "task", "system", "ops", "config", "losses"),
     *("drawing", "backbones", "necks", "heads", "datasets", "proposals", "metrics"),
-    *("loading", "checkpoint_config", "checkpoint", "models", "build"),
+    *("loading", "checkpoint", "models", "build"),
     *("inference", "evaluation", "tasks", "refining", "training", "inspection", "studies", "benchmarks"),
     *("demo", "commands", "cli", "__init__"),
 ]

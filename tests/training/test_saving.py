@@ -124,7 +124,7 @@ FULL = "No space left on device"
 def test_a_full_disk_is_told_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    from vistasks import checkpoint
+    from vistasks.checkpoint import file as checkpoint
 
     original, calls = checkpoint.save_file, []
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vistasks.checkpoint import read_checkpoint
-from vistasks.checkpoint_config import refuse_withheld
+from vistasks.checkpoint.foreign import refuse_withheld
 from vistasks.config import DataConfig
 from vistasks.datasets.shapes.drawing import CLASSES, Scene
 from vistasks.datasets.shapes.scenes import scene_objects, still_scene

@@ -13,7 +13,7 @@ import torch
 
 from vistasks.build import build_dataset, build_loader, build_pipeline, build_proposals
 from vistasks.checkpoint import Checkpoint, read_checkpoint
-from vistasks.checkpoint_config import MOST_PROPOSALS, TRUST, refuse_withheld
+from vistasks.checkpoint.foreign import MOST_PROPOSALS, TRUST, refuse_withheld
 from vistasks.config import Config, ProposalsConfig
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import region_decoding

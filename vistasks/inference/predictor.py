@@ -121,7 +121,7 @@ def load(
         votes: of each of several models, over 0: what it counts; None: all the same.
         max_pixels: a picture or frame with more is a ``ValueError``.
         trust: the checkpoint's config may name files, programs and any sizes; False: it may say how the model
-            is built (`vistasks.checkpoint_config.MAY_DECIDE`), and what goes beyond that is a ``ValueError``.
+            is built (`vistasks.checkpoint.foreign.MAY_DECIDE`), and what goes beyond that is a ``ValueError``.
     """
     from vistasks.heads.test_time import parse_views
     from vistasks.inference.ensemble import Ensemble, load_models  # PyTorch and the rest are loaded with it

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vistasks.checkpoint_config import refuse_withheld
+from vistasks.checkpoint.foreign import refuse_withheld
 from vistasks.drawing.palette import model_colours
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.inference.loaded import LoadedModel

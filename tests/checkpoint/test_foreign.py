@@ -18,7 +18,7 @@ from PIL import Image
 import vistasks
 from tests.forged import BASES, CLASSES, Forge, Forgery, write_header
 from vistasks.checkpoint import HEADER, checksum, read_checkpoint
-from vistasks.checkpoint_config import FILES
+from vistasks.checkpoint.foreign import FILES
 from vistasks.cli import main
 from vistasks.config import ProposalsConfig
 from vistasks.inference.loaded import load_model

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vistasks.checkpoint_config import checked_header, decided
+from vistasks.checkpoint.foreign import checked_header, decided
 from vistasks.config import Config, to_json
 from vistasks.system.atomic import replacing, write_text
 from vistasks.system.version import VERSION
@@ -72,7 +72,7 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        config: what of its config counts, see `vistasks.checkpoint_config`; build from this one.
+        config: what of its config counts, see `vistasks.checkpoint.foreign`; build from this one.
         written: its config as it stands there, to be shown, compared and copied.
         withheld: what it wants to decide and may not, by key.
     """

@@ -211,7 +211,7 @@ def test_writing_that_fails_leaves_the_old_checkpoint(
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vistasks.checkpoint.save_file", full)
+    monkeypatch.setattr("vistasks.checkpoint.file.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save(path, model, config)
     assert path.read_bytes() == before and read_checkpoint(path)
