@@ -23,6 +23,15 @@ def test_a_folder_means_its_pictures_and_those_below(folder: Path) -> None:
     assert names(list_pictures(folder), folder) == ["a.png", "b.JPG", "deep/c.tif", "deep/out/d.jpg"]
 
 
+def test_links_that_lead_round_in_circles_are_not_followed(folder: Path) -> None:
+    """Two of them make 2**40 paths for whoever does."""
+    for name in ("one", "two"):
+        (folder / "deep" / name).symlink_to(folder, target_is_directory=True)
+    found = ["a.png", "b.JPG", "deep/c.tif", "deep/out/d.jpg"]
+    assert names(list_pictures(folder), folder) == found
+    assert names(list_pictures(f"{folder}/**/*"), folder) == found
+
+
 def test_the_output_within_the_source_is_left_out(folder: Path) -> None:
     assert names(list_pictures(folder, leave_out=folder / "deep" / "out"), folder) == [
         "a.png",

@@ -145,3 +145,9 @@ def test_file_names_what_is_wrong(tmp_path: Path) -> None:
         ValueError, match=r"no proposals for image 'cat' \(cat\.jpg\); it has, for example: dog"
     ):
         File(str(tmp_path / "dog.npz"))(_sample())
+
+
+def test_a_json_file_nested_without_end_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"a\.json: not a JSON file"):
+        File(str(tmp_path / "a.json"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vistasks.datasets.images import IMAGE_SUFFIXES
 from vistasks.registry import nearest
 
+_MOST_WAYS = 16  # in which links may lead to one folder
 # the sets that `vistasks data prepare` knows
 PREPARED = ("bccd", "camvid", "coco2017", "voc2007", "voc2012")
 
@@ -117,9 +121,43 @@ class ImageIndex:
 
 
 def _walk(folder: Path, deep: bool) -> Iterable[Path]:
-    if not deep:
-        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
-    return [Path(top) / name for top, _, names in os.walk(folder, followlinks=True) for name in names]
+    return files_below(folder) if deep else _entries(folder)[0]
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file in a folder and its subfolders, those behind links too.
+
+    A link back to a folder that it lies in is passed over with a warning. Links that lead to one folder in many
+    ways, which multiply from folder to folder, are a ``ValueError``.
+    """
+    ways: Counter[tuple[int, int]] = Counter()
+    left: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while left:
+        path, above = left.pop()
+        status = path.stat()
+        own = status.st_dev, status.st_ino
+        if own in above:
+            warnings.warn(f"{path}: a link back to a folder that it lies in; passed over", stacklevel=2)
+            continue
+        ways[own] += 1
+        if ways[own] > _MOST_WAYS:
+            raise ValueError(f"{path}: links lead to this folder in more than {_MOST_WAYS} ways; remove some")
+        files, folders = _entries(path)
+        yield from files
+        left += [(inner, above | {own}) for inner in folders]
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files and the folders in a folder, not below."""
+    files, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link that leads to itself
+                if entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif entry.is_file():
+                    files.append(Path(entry.path))
+    return files, folders
 
 
 def without_image_suffix(name: str) -> str:

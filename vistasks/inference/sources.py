@@ -62,7 +62,7 @@ def list_pictures(source: str | Path, *, leave_out: Path | None = None) -> list[
     path = Path(source)
     if path.is_file():
         return [path]
-    found = _below(path) if path.is_dir() else [Path(p) for p in glob.glob(str(source), recursive=True)]  # noqa: PTH207
+    found = _below(path) if path.is_dir() else _matching(source)
     found = [p for p in found if p.is_file()]
     pictures = [p for p in found if p.suffix.lower() in SUFFIXES]
     if leave_out is not None and source_folder(source).resolve() in leave_out.resolve().parents:
@@ -75,6 +75,15 @@ def list_pictures(source: str | Path, *, leave_out: Path | None = None) -> list[
 def _below(folder: Path) -> list[Path]:
     everything = folder.rglob("*")
     return [p for p in everything if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+
+
+def _matching(source: str | Path) -> list[Path]:
+    """What a pattern matches; ``**`` goes into no link, since links may lead round in circles."""
+    if "**" not in Path(source).parts:
+        return [Path(found) for found in glob.glob(str(source))]  # noqa: PTH207
+    fixed = source_folder(source)
+    found = fixed.glob(str(Path(source).relative_to(fixed)))
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(fixed).parts)]
 
 
 def _nothing(source: str | Path, found: list[Path]) -> str:

@@ -234,7 +234,7 @@ def _read_results(path: Path) -> dict[str, np.ndarray]:
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 expected = '{"image_id": ..., "bbox": [x, y, width, height], "score": ...}'
                 raise ValueError(f"{path}: entry {index} is {entry!r}; expected {expected}") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file: {error}") from error
     return {
         image: np.array([box for _, box in sorted(rows, key=lambda row: row[0])])

@@ -55,6 +55,37 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("kind", ["a.tar.gz", "a.zip"])
+@pytest.mark.parametrize("parts", [1, 40])
+def test_a_small_archive_of_much_is_refused_before_it_is_decompressed(
+    tmp_path: Path, kind: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"a/{number}": bytes(4_000_000 // parts) for number in range(parts)}
+    path = tmp_path / kind
+    if kind == "a.zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        tar_of(path, files, mode="w:gz")
+    assert path.stat().st_size < 20_000
+    monkeypatch.setattr("vistasks.datasets.prepare.unpack._ALWAYS", 3_000_000)
+    with pytest.raises(ValueError, match=rf"{kind}: its members are more than .* nothing was unpacked"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("vistasks.datasets.prepare.unpack._ALWAYS", 5_000_000)
+    assert unpack(path, tmp_path / "out") == parts
+
+
+def test_members_count_even_where_they_are_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vistasks.datasets.prepare.unpack._ALWAYS", 0)
+    path = zip_of(tmp_path / "a.zip", {f"a/{number}": b"" for number in range(50)})
+    assert unpack(path, tmp_path / "out") == 50
+    monkeypatch.setattr("vistasks.datasets.prepare.unpack._OF_A_MEMBER", 10_000)
+    with pytest.raises(ValueError, match="its members are more than"):
+        unpack(path, tmp_path / "out2")
+
+
 @pytest.mark.parametrize("kind", ["a.tar", "a.tar.gz", "a.zip"])
 def test_all_files(tmp_path: Path, kind: str) -> None:
     make = {"a.tar": tar_of, "a.tar.gz": partial(tar_of, mode="w:gz"), "a.zip": zip_of}[kind]

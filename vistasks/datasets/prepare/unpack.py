@@ -6,7 +6,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +14,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 _UNIX_TYPE, _UNIX_LINK, _UNIX_FILE, _UNIX_FOLDER = 0o170000, 0o120000, 0o100000, 0o040000
+# what is unpacked is at most so many times as large as the archive (text is 4 to 10 times, pictures once) ...
+_LARGEST_SHARE, _ALWAYS, _OF_A_MEMBER = (
+    25,
+    50_000_000,
+    1000,
+)  # ... and 50 MB; a member counts 1000 bytes itself
 Advance = Callable[[int, int], None]  # (bytes written, bytes in all)
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 
@@ -43,8 +49,9 @@ def unpack(
         advance: called with the bytes written and the bytes in all.
 
     Raises:
-        ValueError: a member is absolute or has ``..``, or one to be written is a link or a device (nothing is
-            written then); the archive is damaged or of another kind; nothing lies under ``top``.
+        ValueError: a member is absolute or has ``..``, or one to be written is a link or a device, or all of them
+            are far larger than the archive (nothing is written then); the archive is damaged or of another
+            kind; nothing lies under ``top``.
         OSError: there is not enough room on the disk.
     """
     with _members(archive) as members:
@@ -121,12 +128,28 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
     with opened:
         try:
             if isinstance(opened, zipfile.ZipFile):
-                members = [_zip_member(opened, info) for info in opened.infolist()]
-            else:
-                members = [_tar_member(opened, info) for info in opened.getmembers()]
+                members = _bounded(archive, (_zip_member(opened, info) for info in opened.infolist()))
+            else:  # one after the other: to see the last, all before it must be decompressed
+                members = _bounded(archive, (_tar_member(opened, info) for info in opened))
         except _DAMAGE as error:
             raise _damaged(archive, error) from error
         yield members
+
+
+def _bounded(archive: Path, members: Iterable[_Member]) -> list[_Member]:
+    """The members, as long as they may be the content of an archive of this size."""
+    limit = _LARGEST_SHARE * archive.stat().st_size + _ALWAYS
+    found: list[_Member] = []
+    total = 0
+    for member in members:
+        found.append(member)
+        total += member.size + _OF_A_MEMBER
+        if total > limit:
+            raise ValueError(
+                f"{archive}: its members are more than {limit / 1e6:,.0f} MB, over {_LARGEST_SHARE} times its own "
+                "size; refused as made to fill the disk, nothing was unpacked"
+            )
+    return found
 
 
 def _damaged(archive: Path, error: Exception) -> ValueError:
