@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +43,13 @@ class _Absent:
 
     def exists(self) -> bool:
         return False
+
+
+def test_it_works_without_what_only_unix_has(tmp_path: Path) -> None:
+    """No `resource`, `fcntl`, ``memfd_create``, ``fork`` and ``forkserver``."""
+    command = [sys.executable, "-m", "tests.system.without_unix", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["images"] == 2 and report["peak_megabytes"] > 10  # /proc is there
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 2
