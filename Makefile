@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test slow lint types clean
+.PHONY: install demo test slow mutants lint types clean
 
 install: .venv/installed
 
@@ -20,10 +20,14 @@ demo: install
 
 # two processes with a thread each: PyTorch's own threads would wait for each other
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
 
 slow: install
 	$(BIN)/python -m pytest -m slow
+
+# make mutants FILE=vistasks/ops/boxes.py: one-line changes that the tests of that file do not see
+mutants: install
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py $(FILE)
 
 lint: install
 	$(BIN)/ruff check .

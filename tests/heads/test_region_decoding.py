@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from vistasks.heads.region_decoding import Decoding, select_detections, soft_nms, vote
+from vistasks.heads.region_decoding import LOGIT_EPS, Decoding, calibrated, select_detections, soft_nms, vote
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [1.0, 0, 11, 10], [50.0, 50, 60, 60]])[
     :, None
@@ -73,3 +75,28 @@ def test_only_boxes_with_a_greater_score_are_left() -> None:
     for soft in (None, 0.5):
         found = select_detections(scores, BOXES * 10, Decoding(score=0.5, soft_nms=soft))[1]
         assert found.tolist() == [0.75]
+
+
+def test_boxes_with_just_the_overlap_vote() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 5]])  # IoU .5
+    found = vote(boxes[:1], torch.tensor([0]), boxes, torch.tensor([0, 0]), torch.tensor([0.5, 0.5]), 0.5)
+    assert found[0].tolist() == pytest.approx([0, 0, 10, 7.5])
+
+
+def test_soft_nms_of_nothing_sure() -> None:
+    kept, left = soft_nms(
+        BOXES[:, 0], torch.tensor([0.1, 0.2, 0.3]), torch.zeros(3), 0.5, threshold=0.3, count=9
+    )
+    assert len(kept) == len(left) == 0
+
+
+def test_calibration_is_of_the_classes_and_finite_where_a_score_is_certain() -> None:
+    with pytest.raises(ValueError, match="calibration is of the classes cat; the head's are cat, dog"):
+        Decoding(calibration={"cat": (2.0, 0.5)}).check(["cat", "dog"])
+    Decoding(calibration={"cat": (2.0, 0.5), "dog": (1.0, 0.0)}).check(["dog", "cat"])
+    Decoding().check(["cat"])
+    scores = torch.tensor([1.0, 0.5, 0.0])
+    found = calibrated(
+        scores, torch.tensor([0, 0, 1]), ["cat", "dog"], {"dog": (1.0, 0.0), "cat": (2.0, 0.5)}
+    )
+    assert found.tolist() == pytest.approx([1, 1 / (1 + math.exp(-0.5)), LOGIT_EPS], rel=1e-5)

@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 import torch
+from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from vistasks.heads.region_predictor import BoxLoss, RegionPredictor, best_class_boxes
 from vistasks.heads.region_sampling import Regions
@@ -82,3 +83,32 @@ def test_the_box_loss_is_a_sum_over_the_foreground_by_the_number_of_all_regions(
     deltas[0, 1] += torch.tensor([0.5, -0.5, 0.5, 2.0])  # the foreground: .5 * .5**2 three times, and 2 - .5
     found = layers.box_loss(deltas, REGIONS, OBJECTS, LABELS, background=2, loss=BoxLoss())
     assert float(found) == pytest.approx((3 * 0.125 + 1.5) / 3)
+
+
+def test_later_stages_scale_their_deltas_up() -> None:
+    assert [predictor(stage=stage).scale for stage in range(2)] == [(10, 10, 5, 5), (20, 20, 10, 10)]
+
+
+def test_layers_begin_as_the_paper_says() -> None:
+    torch.manual_seed(0)
+    layers = RegionPredictor(
+        inputs=500, hidden=[400, 300], classes=99, dropout=0, class_agnostic=False, ranks=[7, 9]
+    )
+    assert layers.classify.in_features == layers.regress.in_features == 300
+    assert layers.classify.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert layers.regress.weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert not layers.classify.bias.any() and not layers.regress.bias.any()
+    first, second = layers.fc[1][0]
+    assert first.weight.shape == (7, 500) and first.bias is None and second.weight.shape == (400, 7)
+    assert second.bias is not None
+
+
+def test_box_losses_of_decoded_boxes_are_torchvisions() -> None:
+    layers = predictor()
+    foreground = LABELS < 2
+    for kind, peer in (("giou", generalized_box_iou_loss), ("ciou", complete_box_iou_loss)):
+        found = layers.box_loss(
+            torch.zeros(3, 2, 4), REGIONS, OBJECTS, LABELS, background=2, loss=BoxLoss(kind=kind)
+        )
+        expected = peer(REGIONS[foreground], OBJECTS[foreground], reduction="sum") / 3
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -128,3 +128,19 @@ def test_an_anchor_with_just_the_overlap_is_foreground() -> None:
     anchors = torch.cat([box, torch.tensor([[0.0, 0, 40, 20], [0.0, 0, 40, 19]])])
     batch = replace(batch, boxes=(box,), labels=(torch.tensor([1]),))
     assert sorted(rpn._drawn(anchors, batch, 0)[0].tolist()) == [0, 1]
+
+
+def test_both_losses_have_their_weight() -> None:
+    batch, found = scene(), []
+    for weight in (1.0, 3.0):
+        rpn = network(loss_weight=weight, per_image=10_000)
+        found.append(rpn.loss(rpn(features()), batch))
+    for term in ("rpn_objectness", "rpn_box"):
+        assert 0 < found[1][term].item() == pytest.approx(3 * found[0][term].item(), rel=1e-5)
+
+
+def test_an_anchor_of_which_half_is_ignored_is_no_background() -> None:
+    rpn = network(per_image=10)
+    batch = replace(scene(1), boxes=(torch.zeros(0, 4),), ignored=(torch.tensor([[0.0, 0, 10, 99]]),))
+    anchors = torch.tensor([[0.0, 0, 20, 10], [0.0, 0, 21, 10]])  # shares of .5 and .48
+    assert rpn._drawn(anchors, batch, 0)[1].tolist() == [1]

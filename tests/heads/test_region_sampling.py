@@ -135,3 +135,33 @@ def test_a_region_with_just_the_overlap_is_foreground() -> None:
     sampling = RegionSampling(foreground_fraction=1, add_ground_truth=False)
     found = sample_regions(regions, boxes, torch.tensor([1]), NONE, background=BACKGROUND, sampling=sampling)
     assert found.labels.tolist() == [1, BACKGROUND] and found.boxes.tolist() == regions.tolist()
+
+
+def test_a_region_of_which_half_is_ignored_is_no_background() -> None:
+    regions, ignored = torch.tensor([[0.0, 0, 20, 10], [0.0, 20, 20, 31]]), torch.tensor([[0.0, 0, 10, 99]])
+    regions = torch.cat([regions, torch.tensor([[0.0, 40, 21, 50]])])  # shares of .5, .5 and .48
+    found = label_regions(
+        regions, NONE, torch.zeros(0, dtype=torch.int64), ignored, background=BACKGROUND, foreground_iou=0.5
+    )
+    assert found.boxes.tolist() == regions[2:].tolist()
+    sampling = RegionSampling(add_ground_truth=False)
+    found = sample_regions(
+        regions, NONE, torch.zeros(0, dtype=torch.int64), ignored, background=BACKGROUND, sampling=sampling
+    )
+    assert found.boxes.tolist() == regions[2:].tolist()
+
+
+def test_the_background_is_drawn_evenly_from_three_parts_of_its_overlaps() -> None:
+    """Between .2 and .5 the parts end at .3 and .4."""
+    boxes = torch.tensor([[0.0, 0, 100, 100]])
+    heights = torch.tensor([21.0] * 50 + [29.0] * 50 + [31.0] * 4 + [39.0] * 4 + [41.0] * 4 + [49.0] * 4)
+    regions = torch.zeros(len(heights), 4)
+    regions[:, 2], regions[:, 3] = 100, heights
+    sampling = RegionSampling(
+        per_image=24, foreground_fraction=0, background_iou=(0.2, 0.5), balance=True, add_ground_truth=False
+    )
+    found = sample_regions(
+        regions, boxes, torch.tensor([1]), NONE, background=BACKGROUND, sampling=sampling
+    ).boxes[:, 3]
+    parts = [((found > low) & (found < low + 10)).sum().item() for low in (20, 30, 40)]
+    assert parts == [8, 8, 8]

@@ -75,3 +75,13 @@ def test_label_smoothing_is_pytorchs() -> None:
     labelled = torch.ones(5, 4, dtype=torch.bool)
     ours = partial_cross_entropy(logits, target, labelled=labelled, background=3, label_smoothing=0.1)
     assert torch.allclose(ours, functional.cross_entropy(logits, target, label_smoothing=0.1))
+
+
+def test_pixels_that_mean_background_or_what_the_image_does_not_label() -> None:
+    logits = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4])).view(1, 4, 1, 1).expand(1, 4, 2, 3)
+    labelled = torch.tensor([[False, True, False, True]])
+    target = torch.zeros(1, 2, 3, dtype=torch.int64)
+    found = partial_cross_entropy(logits, target, labelled=labelled, background=0)
+    assert found.item() == pytest.approx(-math.log(0.1 + 0.3))
+    whole = partial_cross_entropy(logits, target, labelled=torch.zeros_like(labelled), background=0)
+    assert whole.item() == 0  # nothing is labelled, so nothing is known to be background

@@ -64,9 +64,9 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, voc: Path) -> tuple[Config, dict[str, Any]]:
     """A joint model that has learnt six pictures by heart."""
     folder = tmp_path_factory.mktemp("trained") / "runs" / "joint"
-    values = config_values(folder, voc_data(voc), *JOINT, epochs=20, batch_size=1, validate_every=10)
-    values["model"]["heads"] |= {"segmentation": {"name": "skip_decoder"}}
-    values["train"] |= {"optimizer": {"lr": 3e-3}, "schedule": {"name": "cosine", "warmup_steps": 0}}
+    values = config_values(folder, voc_data(voc), *JOINT, epochs=40, validate_every=20)
+    values["model"]["heads"] |= {"segmentation": {"name": "fcn8s", "hidden": 0}}
+    values["train"]["optimizer"] = {"lr": 5e-3}
     config = parse_config(values)
     return config, train(config)
 
@@ -74,11 +74,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, voc: Path) -> tuple[Config
 def test_it_learns_the_pictures_by_heart(trained: tuple[Config, dict[str, Any]]) -> None:
     config, results = trained
     steps = steps_of(Path(config.output))
-    assert [step["step"] for step in steps] == list(range(1, 121)) and steps[-1]["epoch"] == 19
+    assert [step["step"] for step in steps] == list(range(1, 81)) and steps[-1]["epoch"] == 39
     for name in ("detection/classification", "segmentation/cross_entropy"):
-        first, last = (np.mean([step[name] for step in part]) for part in (steps[:6], steps[-6:]))
+        first, last = (np.mean([step[name] for step in part]) for part in (steps[:4], steps[-4:]))
         assert last < 0.25 * first, name
-    assert results["mIoU"] > 0.95 and results["AP50"] > 0.8
+    assert results["mIoU"] > 0.85 and results["AP50"] > 0.9
 
 
 def test_what_a_run_leaves(trained: tuple[Config, dict[str, Any]]) -> None:
@@ -94,15 +94,13 @@ def test_what_a_run_leaves(trained: tuple[Config, dict[str, Any]]) -> None:
     assert {"coco", "voc_2007", "voc_area", "iou"} <= set(report) and all(
         report[key]["protocol"] for key in ("coco", "iou")
     )
-    assert [line["epoch"] for line in lines_of(folder) if "evaluation" in line] == [10, 20]
+    assert [line["epoch"] for line in lines_of(folder) if "evaluation" in line] == [20, 40]
     with Image.open(folder / "curves.png") as curves:
         assert curves.size[0] > 500
-    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["epoch_010.jpg", "epoch_020.jpg"]
-    assert "Samples, epoch 020" in (folder / "curves.html").read_text()
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["epoch_020.jpg", "epoch_040.jpg"]
+    assert "Samples, epoch 040" in (folder / "curves.html").read_text()
     best, last = read_checkpoint(folder / "best.safetensors"), read_checkpoint(folder / "last.safetensors")
-    assert (
-        last.state["epoch"] == 20 and last.state["step"] == 120 and best.state["best"] == last.state["best"]
-    )
+    assert last.state["epoch"] == 40 and last.state["step"] == 80 and best.state["best"] == last.state["best"]
     assert not best.part("optimizer") and last.part("optimizer") and not last.part("raw")
 
 
@@ -147,7 +145,7 @@ def test_a_finished_run_that_is_resumed_has_nothing_to_do(trained: tuple[Config,
         (
             "train.batch_size",
             2,
-            r"an epoch has 3 steps now, but .* made 120 steps in 20 epochs; keep the data, train.batch_size",
+            r"an epoch has 3 steps now, but .* made 80 steps in 40 epochs; keep the data, train.batch_size",
         ),
         (
             "data.classes",
