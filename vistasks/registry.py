@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, TypeVar, get_type_hints
@@ -93,26 +93,35 @@ class Registry:
         The part's signature is the schema: an unknown, missing or ill-typed option is a ``ValueError`` that
         names its full path under ``where`` (for example ``model.backbone``), what was expected and the
         nearest name. ``given`` are keywords that the program passes and a config must not."""
+        given = dict(given or {})
+        values = self.check(options, where=where, key=key, given=given)
+        return self._parts[options[key]](**values, **given)
+
+    def check(
+        self, options: Mapping[str, Any], *, where: str, key: str = "name", given: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """The options that the part takes, validated and converted; the errors of `build`, without a call.
+
+        ``given``: the names of the keywords that the program will pass."""
         if key not in options:
             raise ValueError(f"{where}.{key} is missing; expected one of: {', '.join(self)}")
         name: Any = options[key]
         if not isinstance(name, str) or name not in self:
             guess = nearest(str(name), list(self))
             raise ValueError(f"{where}.{key}: unknown {self.kind} '{name}'.{guess} Known: {', '.join(self)}")
-        part, given = self._parts[name], dict(given or {})
         values = {option: value for option, value in options.items() if option != key}
-        return part(**checked_options(part, values, where=where, given=given), **given)
+        return checked_options(self._parts[name], values, where=where, given=given)
 
 
 def checked_options(
-    part: Callable[..., object], values: Mapping[str, Any], *, where: str, given: Mapping[str, Any]
+    part: Callable[..., object], values: Mapping[str, Any], *, where: str, given: Collection[str]
 ) -> dict[str, Any]:
     """``values`` validated and converted by the annotations of ``part``'s keywords; errors as in
     `Registry.build`.
     """
     if isinstance(part, partial):
         bound: partial[object] = part
-        part, given = bound.func, {**bound.keywords, **given}
+        part, given = bound.func, {*bound.keywords, *given}
     parameters = {name: p for name, p in inspect.signature(part).parameters.items() if name not in given}
     hints = get_type_hints(part.__init__ if inspect.isclass(part) else part, include_extras=True)
     problems = [

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from vistasks.proposals.recall import BUDGETS, ProposalRecall, best_overlaps, overlaps
+from vistasks.ops.box_arrays import overlaps
+from vistasks.proposals.recall import BUDGETS, ProposalRecall, best_overlaps
 from vistasks.types import Sample
 
 

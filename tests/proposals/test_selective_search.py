@@ -11,8 +11,8 @@ import pytest
 from defusedxml.ElementTree import parse
 
 from tests.paths import shared
+from vistasks.ops.box_arrays import overlaps
 from vistasks.proposals import selective_search
-from vistasks.proposals.recall import overlaps
 from vistasks.proposals.selective_search import MODES, _first_of_each
 
 

@@ -23,7 +23,7 @@ from vistasks.datasets.shapes.writers import ShapesWriter
 from vistasks.evaluation.audit import audit
 from vistasks.evaluation.audit.findings import Finding
 from vistasks.heads.region_classifier import RegionClassifier
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 from vistasks.system.atomic import write_text
 
 HEIGHT, WIDTH = 240, 320

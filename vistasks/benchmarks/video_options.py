@@ -22,7 +22,7 @@ from vistasks.inference.video.pipeline import Pipeline
 from vistasks.inference.video.reader import Frame
 from vistasks.inference.video.stages import Shots, predicting_stages
 from vistasks.metrics import CocoAveragePrecision, MeanIoU
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 from vistasks.system.devices import pick_device
 from vistasks.types import Detections, Labelled, Sample
 

@@ -22,12 +22,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    from vistasks.config import parse_config, read_config
+    from vistasks.config import checked_config, read_config
 
     if isinstance(parsed.resume, str) and "=" in parsed.resume and not Path(parsed.resume).exists():
         parsed.overrides, parsed.resume = [parsed.resume, *parsed.overrides], True  # --resume key.path=value
     values, where = read_config(parsed.config, parsed.overrides)
-    config = parse_config(values, where=where)
+    config = checked_config(values, where)
     if parsed.print_config:
         from vistasks.config.origins import to_annotated_yaml
 

@@ -4,6 +4,7 @@ value was written.
 
 from vistasks.config.files import (
     apply_override,
+    checked_config,
     load_config,
     parse_config,
     read_config,
@@ -36,6 +37,7 @@ __all__ = [
     "StageConfig",
     "TrainConfig",
     "apply_override",
+    "checked_config",
     "load_config",
     "parse_config",
     "read_config",

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from vistasks.config.parts import part_problems
 from vistasks.config.schema import Config
 from vistasks.registry import nearest, shown
 
@@ -53,8 +54,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises a ``ValueError`` that lists every problem with file, line, full key path, what was expected and
     what came."""
-    values, where = read_config(path, overrides)
-    return parse_config(values, where=where)
+    return checked_config(*read_config(path, overrides))
+
+
+def checked_config(values: Mapping[str, Any], where: Where) -> Config:
+    """As `parse_config`, with the names and options of every part checked against the part's signature."""
+    config = parse_config(values, where=where)
+    if problems := part_problems(config):
+        raise ValueError("\n".join(f"{where(keys)}: {problem}" for keys, problem in problems))
+    return config
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Where]:

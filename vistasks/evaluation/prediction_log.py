@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vistasks.datasets import Dataset
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 from vistasks.task import answers, task_of
 from vistasks.types import ClassNames, Prediction, Sample
 

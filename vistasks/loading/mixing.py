@@ -17,6 +17,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from vistasks.loading.batching import scale_sample
+from vistasks.ops.box_arrays import areas, intersections
 from vistasks.registry import STRICT, checked_options
 from vistasks.types import IGNORE_INDEX, Labelled, Sample
 
@@ -171,10 +172,8 @@ def _inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
     regions = regions.reshape(-1, 4)
     if not len(regions) or not len(boxes):
         return np.zeros(len(boxes), dtype=np.float32)
-    corner = np.maximum(boxes[:, None, :2], regions[None, :, :2])
-    shared = np.clip(np.minimum(boxes[:, None, 2:], regions[None, :, 2:]) - corner, 0, None).prod(axis=-1)
-    whole: np.ndarray = (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1)
-    return (shared.max(axis=1) / np.maximum(whole, 1e-9)).astype(np.float32)
+    shared = intersections(boxes[:, None], regions[None])
+    return (shared.max(axis=1) / np.maximum(areas(boxes), 1e-9)).astype(np.float32)
 
 
 def _cut(sample: Sample, window: tuple[int, int, int, int]) -> Sample:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vistasks.metrics.mean_iou import MeanIoU
 from vistasks.metrics.metric import Metric, mean_or_none
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 from vistasks.types import IGNORE_INDEX, Prediction, Sample
 
 MATCHED = 0.5  # IoU of segments above which they are one: at most one pair can be (section 4.1)

@@ -17,6 +17,7 @@ from vistasks.metrics.detection_record import (
     detection_record,
 )
 from vistasks.metrics.metric import Metric, mean_or_none
+from vistasks.ops.box_arrays import iou
 from vistasks.types import Prediction, Sample
 
 
@@ -97,20 +98,13 @@ def best_overlaps(
     pair = (
         np.arange(sizes.sum()) - np.repeat(first, sizes) + np.repeat(start[some], sizes)
     )  # (P,) rows of boxes
-    ious = _iou(np.repeat(detected[some], sizes, axis=0), boxes[pair])
+    wide, objects = detected[some].astype(np.float64), boxes.astype(np.float64)
+    ious = iou(np.repeat(wide, sizes, axis=0), objects[pair])
     best = np.maximum.reduceat(ious, first)
     is_best = np.flatnonzero(ious == np.repeat(best, sizes))
     overlap[some] = best
     match[some] = pair[is_best[np.searchsorted(is_best, first)]]
     return overlap, match
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(P, 4), (P, 4) -> (P,) IoU row by row in float64; b's boxes are not empty."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    shared = np.maximum(sides, 0).prod(1)
-    return shared / ((a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared)
 
 
 def judge(overlaps: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from vistasks.ops.box_arrays import iou
 from vistasks.types import Detections
 
 Score = Literal["mean", "max"]
@@ -129,10 +130,10 @@ class _Clusters:
         width = int(self.used[groups].max(initial=0))
         place = self.used[groups]
         if width:
-            iou = _iou(boxes[:, None], self.fused[groups, :width])
-            iou[np.arange(width) >= place[:, None]] = -1
-            nearest = iou.argmax(axis=1)
-            joins = iou[np.arange(len(groups)), nearest] > threshold
+            near = iou(boxes[:, None], self.fused[groups, :width])
+            near[np.arange(width) >= place[:, None]] = -1
+            nearest = near.argmax(axis=1)
+            joins = near[np.arange(len(groups)), nearest] > threshold
             place = np.where(joins, nearest, place)
         self.used[groups] = np.maximum(self.used[groups], place + 1)
         at = (groups, place)
@@ -156,11 +157,3 @@ class _Clusters:
         order = np.argsort(-scores, kind="stable")
         boxes, labels = self.fused[at][order], names[at[0]][order]
         return boxes.astype(np.float32), scores[order].astype(np.float32), labels.astype(np.int64)
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(G, 1, 4), (G, M, 4) -> (G, M); 0 for a pair of empty boxes."""
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.clip(sides, 0, None).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (a, b)]
-    return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, _TINY))

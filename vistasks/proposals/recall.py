@@ -9,20 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from vistasks.ops.box_arrays import overlaps
 from vistasks.types import Sample
 
 BUDGETS = (10, 30, 100, 300, 1000, 2000, 5000)  # numbers of best boxes that are judged; and all of them
 THRESHOLDS = (0.5, 0.7, 0.9)
 AVERAGED = np.arange(0.5, 1.0, 0.05)  # COCO's IoU thresholds, of average recall
-
-
-def overlaps(objects: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU (M, P) float32 of objects (M, 4) with boxes (P, 4)."""
-    corner = np.maximum(objects[:, None, :2], boxes[None, :, :2])
-    sides = np.clip(np.minimum(objects[:, None, 2:], boxes[None, :, 2:]) - corner, 0, None)
-    common = sides[..., 0] * sides[..., 1]
-    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (objects, boxes)]
-    return common / (areas[0][:, None] + areas[1][None] - common)
 
 
 def best_overlaps(objects: np.ndarray, boxes: np.ndarray, budgets: Sequence[int] = BUDGETS) -> np.ndarray:

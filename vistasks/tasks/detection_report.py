@@ -19,7 +19,7 @@ from vistasks.evaluation.reports.svg import bar_chart, line_chart
 from vistasks.metrics import CocoAveragePrecision
 from vistasks.metrics.coco_engines import hotcoco_evaluation
 from vistasks.metrics.detection_record import DetectionColumns, DetectionRecord, detection_record
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 from vistasks.types import ClassNames, Detections, Prediction, Sample
 
 TAGS = {

@@ -14,7 +14,7 @@ from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_predictor import own_column
 from vistasks.heads.segmentation import SegmentationHead
 from vistasks.models import MultiTaskModel
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import areas, intersections, overlaps
 from vistasks.types import IGNORE_INDEX, Batch, Detections, Features, Sample
 
 LEAST_SCORE = 0.2  # of a detection that is looked at
@@ -224,16 +224,9 @@ class _Boxes:
             return np.ones(len(others), bool)
         iou = overlaps(sample.boxes, others)  # (G, D)
         same = sample.labels[:, None] == labels[None]
-        area = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
-        inside = _common(sample.boxes, others) / np.maximum(area, 1e-6)[None]
+        shared = intersections(sample.boxes[:, None], others[None])
+        inside = shared / np.maximum(areas(others), 1e-6)[None]
         hard = np.asarray(sample.difficult) | np.asarray(sample.crowd)
         taken = (iou >= APART) | (same & (inside >= PART_OF)) | (hard[:, None] & (inside >= SAME))
         taken |= same & (iou >= BESIDE) & (by_detection < SAME)[:, None]  # where that label should be
         return np.asarray(~taken.any(axis=0))
-
-
-def _common(objects: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(G, D) pixels that both have."""
-    corner = np.maximum(objects[:, None, :2], boxes[None, :, :2])
-    sides = np.clip(np.minimum(objects[:, None, 2:], boxes[None, :, 2:]) - corner, 0, None)
-    return np.asarray(sides[..., 0] * sides[..., 1])

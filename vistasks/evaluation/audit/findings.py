@@ -10,7 +10,7 @@ import numpy as np
 from vistasks.evaluation.audit.confidence import UNSEEN, SelfConfidence, self_confidence, suspicion
 from vistasks.evaluation.audit.places import LABELLED, MAPPED, PictureEvidence, Places, joined
 from vistasks.evaluation.audit.words import misplaced_words, unsure_words, words
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 
 MISSING, WRONG, SPURIOUS, MISPLACED = "missing label", "wrong label", "nothing there", "badly placed"
 DISAGREEMENT = "heads disagree"

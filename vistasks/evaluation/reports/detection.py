@@ -10,7 +10,7 @@ import numpy as np
 
 from vistasks.metrics.coco_engines import hotcoco_evaluation
 from vistasks.metrics.detection_record import DetectionRecord, detection_columns
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 
 CONFIDENCE = 0.95
 LARGE_SET = 1000  # pictures; above, the bootstrap takes fewer samples

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vistasks.metrics.detection_record import DetectionRecord
-from vistasks.proposals.recall import overlaps
+from vistasks.ops.box_arrays import overlaps
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU that finds an object; IoU under which a box is on background
 KINDS = ("correct", "classification", "localisation", "both", "duplicate", "background")
