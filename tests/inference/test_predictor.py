@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.fake_model import CLASSES, Backend, save_picture
+from tests.inference.video.clips import write_numbered
 from vistasks.heads.test_time import TestTime
 from vistasks.inference.prediction import PicturePrediction
 from vistasks.inference.predictor import Predictor
@@ -138,6 +139,8 @@ def test_stream_takes_an_endless_source_and_holds_one_batch() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("", "a folder"), ("clip.mp4", "a video")])
 def test_predict_sends_folders_and_videos_to_stream(tmp_path: Path, name: str, kind: str) -> None:
+    if name:
+        write_numbered(tmp_path / name, [0])
     with pytest.raises(ValueError, match=f"{kind} is predicted by stream"):
         Predictor(Backend()).predict(tmp_path / name)
 

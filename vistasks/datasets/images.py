@@ -75,6 +75,20 @@ def image_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def holds_several(path: str | Path) -> bool:
+    """Whether the file is an animation or has several pages (of which `read_image` takes the first); False
+    where it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        if file.read(2) not in (b"GI", b"\x89P", b"RI", b"II", b"MM"):  # GIF, PNG, WebP, TIFF
+            return False
+    try:
+        with _opened(path, MAX_PIXELS) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (ValueError, OSError):
+        return False
+
+
 def read_index_mask(path: str | Path, size: Size | None = None) -> np.ndarray:
     """(H, W) uint8 or int32 values of a palette or grey mask, as stored: palette colours and EXIF play no
     role.

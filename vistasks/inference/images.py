@@ -20,11 +20,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vistasks.datasets.images import read_image
+from vistasks.datasets.images import holds_several, read_image
 from vistasks.inference.prediction import Picture, PicturePrediction
 from vistasks.inference.predictor import Predictor
 from vistasks.inference.results import PictureResults
-from vistasks.inference.sources import list_pictures, source_folder
+from vistasks.inference.sources import Images, recognise
+from vistasks.inference.unused import refuse_unused
 from vistasks.inference.video.opening import open_frames
 from vistasks.inference.video.options import InferOptions, OnError
 from vistasks.inference.video.protocols import FrameSource
@@ -93,17 +94,17 @@ def infer(
     options = replace(options, on_error=on_error, progress=progress)
     if output is None:
         return _watch(predictor, source, options)
-    output, summary = Path(output), Summary()
-    frames = open_frames(source, options, output=output)
-    if frames is not None:
-        return _infer_video(predictor, frames, output, options)
-    _refuse_pictures(source, options)
-    folder = source_folder(source)
+    output = Path(output)
+    found = recognise(source, frame_rate=options.frame_rate, output=output)
+    refuse_unused(found, options, predictor.tasks, output=output)
+    if not isinstance(found, Images):
+        return _infer_video(predictor, open_frames(found, options), output, options)
+    folder, paths = found.folder, found.paths
+    summary = Summary(warnings=found.notes)
     if output.resolve() == folder.resolve() and Path(source).is_dir():
         raise ValueError(
             f"{output}: this is the folder that is read; give the results another, for example {output / 'out'}"
         )
-    paths = list_pictures(source, leave_out=output)
     names = output_names(paths, folder)
     for path in paths:
         if (output / f"{names[path]}.jpg").resolve() == path.resolve():
@@ -115,6 +116,8 @@ def infer(
             inputs={str(path): path.relative_to(folder).as_posix() for path in paths},
             classes=predictor.classes,
             tasks=predictor.tasks,
+            labels=not options.hide_labels,
+            crops=options.crop,
         )
         with results, _bar(len(paths), progress) as bar:
             task = bar.add_task("predicting", total=len(paths))
@@ -122,7 +125,19 @@ def infer(
                 results.add(prediction)
                 summary.count(prediction)
                 bar.update(task, completed=summary.pictures + len(summary.failures))
+    summary.warnings += first_of_several(paths)
     return summary
+
+
+def first_of_several(paths: Sequence[Path]) -> list[str]:
+    """Says of which files only the first of several images was taken (animations, pages)."""
+    several = [path for path in paths if holds_several(path)]
+    if not several:
+        return []
+    names = ", ".join(map(str, several[:3])) + ", ..." * (len(several) > 3)
+    return [
+        f"{len(several)} files are animations or have several pages; only the first image was taken: {names}"
+    ]
 
 
 def _readable(paths: Iterable[Path], options: InferOptions, summary: Summary) -> Iterator[Picture]:
@@ -185,21 +200,10 @@ def _watch(predictor: Predictor, source: str | Path, options: InferOptions) -> S
     if asked or not (options.show or options.serve is not None):
         needs = f"{', '.join(asked)} need it" if asked else "only with --show or --serve it may be left out"
         raise ValueError(f"--output is missing, the folder for the results; {needs}")
-    frames = open_frames(source, options)
-    if frames is None:
-        _refuse_pictures(source, options)
-    assert frames is not None  # --show and --serve are refused for pictures
-    return _infer_video(predictor, frames, None, options)
-
-
-def _refuse_pictures(source: str | Path, options: InferOptions) -> None:
-    """Raises a ``ValueError`` for what only frames can have."""
-    shown = {"--show": options.show, "--serve": options.serve is not None}
-    for name, given in {**shown, "--track": options.track, "--line": bool(options.line)}.items():
-        if given:
-            list_pictures(source)  # where there is nothing at all, that is the error
-            hint = "give a video, a camera's number or an address, or take a folder's pictures as frames with --frame-rate"
-            raise ValueError(f"{name}: {source} means pictures, not a video; {hint}")
+    found = recognise(source, frame_rate=options.frame_rate)
+    refuse_unused(found, options, predictor.tasks, output=None)
+    assert not isinstance(found, Images)  # --show and --serve are refused for them
+    return _infer_video(predictor, open_frames(found, options), None, options)
 
 
 class _Rate(ProgressColumn):

@@ -69,9 +69,9 @@ class PicturePrediction(Prediction):
             overlay(canvas)
         return canvas
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, labels: bool = True) -> Path:
         """Writes `draw` to an image file, whole or not at all; the suffix chooses the format. Returns the
-        path.
+        path. ``labels``: names on the boxes.
         """
         path = Path(path)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -79,7 +79,7 @@ class PicturePrediction(Prediction):
                 f"{path}: the name must end in an image format's suffix: {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         with replacing(path) as temporary:
-            Image.fromarray(self.draw()).save(temporary, quality=92)
+            Image.fromarray(self.draw(labels=labels)).save(temporary, quality=92)
         return path
 
     def to_coco(

@@ -12,7 +12,8 @@ from vistasks.datasets.images import read_image
 from vistasks.inference.backend import Backend
 from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.prediction import Picture, PicturePrediction
-from vistasks.inference.sources import is_video, list_pictures
+from vistasks.inference.sources import Images, recognise
+from vistasks.inference.video.containers import holds_video
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.stream import stream_frames
 from vistasks.ops.box_fusion import BoxFusion
@@ -60,24 +61,23 @@ class Predictor(ImagePredictor):
         """Predictions one after another, in order and constant memory.
 
         Args:
-            source: a video file, a camera or an address (see `vistasks.inference.video.opening.open_frames`),
+            source: a video file, a camera or an address (see `vistasks.inference.sources.recognise`),
                 whose stages work side by side while you look at a prediction; a picture, a folder, a glob
                 pattern, or anything that gives paths or arrays, endless or not.
         """
         if not isinstance(source, str | Path):
             return self.predict_pictures(_picture(item, self.max_pixels) for item in source)
-        frames = stream_frames(self, source, InferOptions(max_pixels=self.max_pixels))
-        return (
-            self.predict_pictures(_picture(path, self.max_pixels) for path in list_pictures(source))
-            if frames is None
-            else frames
-        )
+        found = recognise(source)
+        if isinstance(found, Images):
+            return self.predict_pictures(_picture(path, self.max_pixels) for path in found.paths)
+        return stream_frames(self, found, InferOptions(max_pixels=self.max_pixels))
 
 
 def _picture(source: Any, max_pixels: int) -> Picture:
     if isinstance(source, str | Path):
-        if is_video(source) or Path(source).is_dir():
-            kind = "a folder" if Path(source).is_dir() else "a video"
+        path = Path(source)
+        if path.is_dir() or (path.is_file() and holds_video(path)):
+            kind = "a folder" if path.is_dir() else "a video"
             raise ValueError(f"{source}: {kind} is predicted by stream(...), one picture after the other")
         return Picture(read_image(source, max_pixels=max_pixels), str(source))
     if isinstance(source, np.ndarray):

@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from vistasks.inference.prediction import PicturePrediction
 from vistasks.system.atomic import replacing, write_text
-from vistasks.system.text import csv_cell
+from vistasks.system.text import csv_cell, file_name
 from vistasks.task import Task, answers, task_of
 from vistasks.types import ClassNames
+
+_QUALITY = 92  # of JPEG files
 
 
 class PictureResults:
@@ -32,6 +38,8 @@ class PictureResults:
         inputs: each image's name in the lists.
         classes: the model's; a category's id is the class id + 1.
         tasks: the names of the tasks that are answered.
+        labels: names on the boxes.
+        crops: also write ``crops/CLASS/NAME_INDEX.jpg``, the part of the image of every detection.
     """
 
     def __init__(
@@ -42,9 +50,12 @@ class PictureResults:
         inputs: dict[str, str],
         classes: ClassNames,
         tasks: Sequence[str],
+        labels: bool = True,
+        crops: bool = False,
     ) -> None:
         self.output = output
         self._names, self._inputs, self._classes = names, inputs, classes
+        self._labels, self._crops = labels, crops
         self._tasks = [task_of(task) for task in tasks]
         self._images: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
@@ -77,15 +88,31 @@ class PictureResults:
     def add(self, prediction: PicturePrediction) -> None:
         """Writes one image's files, then notes it for the lists."""
         name, listed = self._names[prediction.path], self._inputs[prediction.path]
-        prediction.save(self.output / f"{name}.jpg")
+        prediction.save(self.output / f"{name}.jpg", labels=self._labels)
         height, width = prediction.image.shape[:2]
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": listed, "height": height, "width": width})
         for task, answer in answers(prediction):
             task.save_files(answer, self.output, name, prediction.colours)
+            if self._crops:
+                save_crops(prediction.image, task.crops(answer), self.output / "crops", name)
             self._found += task.coco_results(answer, number)
             if task.csv_file:
                 self._rows[task.name] += [[csv_cell(listed), *row] for row in task.csv_rows(answer)]
+
+
+def save_crops(image: np.ndarray, crops: Sequence[tuple[str, np.ndarray]], folder: Path, name: str) -> None:
+    """Writes the boxes' parts of an image as ``CLASS/NAME_INDEX.jpg`` below ``folder``."""
+    for index, (label, box) in enumerate(crops):
+        left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+        part = image[top : math.ceil(box[3]), left : math.ceil(box[2])]
+        save_jpeg(part, folder / file_name(label) / f"{name}_{index}.jpg")
+
+
+def save_jpeg(image: np.ndarray, path: Path) -> None:
+    """Writes an image whole or not at all."""
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, quality=_QUALITY)
 
 
 def coco_categories(tasks: Sequence[Task], classes: ClassNames) -> list[dict[str, Any]]:

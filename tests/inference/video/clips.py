@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 
 from vistasks.inference.video.sinks import VideoWriter
@@ -52,4 +55,32 @@ def turned(path: Path, source: Path) -> Path:
     values = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
     data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
     path.write_bytes(data)
+    return path
+
+
+def write_container(
+    path: Path,
+    codec: str = "mpeg4",
+    kind: str | None = None,
+    *,
+    sizes: Sequence[tuple[int, int]] = ((64, 48),),
+    aspect: str = "1",
+    **options: Any,
+) -> Path:
+    """A video of 20 grey frames in a container and codec of FFmpeg, with a stream for each (width, height)."""
+    with av.open(str(path), mode="w", format=kind, options=options) as container:
+        streams = []
+        for width, height in sizes:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"  # type: ignore[attr-defined]
+            stream.codec_context.sample_aspect_ratio = Fraction(aspect)  # type: ignore[attr-defined]
+            streams.append(stream)
+        for number in range(20):
+            for stream, (width, height) in zip(streams, sizes):
+                frame = av.VideoFrame.from_ndarray(numbered(number, height, width), format="rgb24")
+                frame = frame.reformat(format="yuv420p")
+                frame.pts = number
+                container.mux(stream.encode(frame))  # type: ignore[attr-defined]
+        for stream in streams:
+            container.mux(stream.encode(None))  # type: ignore[attr-defined]
     return path

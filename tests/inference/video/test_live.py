@@ -26,6 +26,7 @@ from tests.inference.video.rtsp_server import RtspServer
 from tests.inference.video.stream_server import StreamServer
 from vistasks.inference.images import infer
 from vistasks.inference.predictor import Predictor
+from vistasks.inference.sources import Live
 from vistasks.inference.video.connections import (
     CameraConnection,
     LostError,
@@ -271,7 +272,7 @@ def test_a_run_goes_on_while_its_server_is_killed_and_restarted_three_times(
 
 def test_a_camera_that_speaks_rtsp_is_read_and_comes_back() -> None:
     server = RtspServer()
-    source = open_live(server.url, reconnect=30)
+    source = open_live(Live(server.url, None), reconnect=30)
     assert source.live and source.name == "127.0.0.1_live"
     numbers = []
     for frame in source:
@@ -313,7 +314,7 @@ def test_an_address_that_refuses_is_one_clear_error() -> None:
         with pytest.raises(
             ValueError, match=f"{scheme}://me:\\*\\*\\*@127.0.0.1:{port}/x: Connection refused"
         ):
-            open_live(f"{scheme}://me:secret@127.0.0.1:{port}/x")
+            open_live(Live(f"{scheme}://me:secret@127.0.0.1:{port}/x", None))
 
 
 @pytest.fixture
@@ -338,11 +339,11 @@ def test_a_page_is_no_stream(tmp_path: Path, web: str) -> None:
     with pytest.raises(
         ValueError, match=r"page\.html: what comes from there is not a video that FFmpeg can read"
     ):
-        open_live(f"{web}/page.html")
+        open_live(Live(f"{web}/page.html", None))
     with pytest.raises(ValueError, match=r"picture\.png: there is no video at this address"):
-        open_live(f"{web}/picture.png")
+        open_live(Live(f"{web}/picture.png", None))
     with pytest.raises(ValueError, match=r"missing\.mp4: .*404"):
-        open_live(f"{web}/missing.mp4")
+        open_live(Live(f"{web}/missing.mp4", None))
 
 
 def test_a_playlist_of_an_address_reads_no_file_of_this_machine(tmp_path: Path, web: str) -> None:
@@ -351,12 +352,12 @@ def test_a_playlist_of_an_address_reads_no_file_of_this_machine(tmp_path: Path, 
         f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{clip}\n#EXT-X-ENDLIST\n"
     )
     with pytest.raises(ValueError, match=r"list\.m3u8"):
-        list(open_live(f"{web}/list.m3u8"))
+        list(open_live(Live(f"{web}/list.m3u8", None)))
 
 
 def test_a_served_file_is_read_whole(tmp_path: Path, web: str) -> None:
     write_numbered(tmp_path / "clip.mp4", [i / 25 for i in range(30)])
-    source = open_live(f"{web}/clip.mp4")
+    source = open_live(Live(f"{web}/clip.mp4", None))
     assert isinstance(source, RecordedStream) and not source.live and source.name == "127.0.0.1_clip"
     frames = [(frame.number, number_of(frame.image), round(frame.seconds, 3)) for frame in source]
     assert (
@@ -387,7 +388,7 @@ def test_a_camera_that_does_not_exist_is_one_clear_error(capfd: pytest.CaptureFi
     with pytest.raises(
         ValueError, match=r"^camera 97: (there is no such camera|the camera cannot be opened)"
     ):
-        open_live("97")
+        open_live(Live("97", 97))
     assert capfd.readouterr() == ("", "")  # OpenCV would print a screen full
 
 
@@ -430,7 +431,7 @@ def test_wrong_use_is_named() -> None:
     with pytest.raises(
         ValueError, match=r"ftp://x/y: this kind of address cannot be read; known are rtsp://, "
     ):
-        open_live("ftp://x/y")
+        open_live(Live("ftp://x/y", None))
     with pytest.raises(
         ValueError, match=r"--reconnect must be 0 or more seconds \(inf: for ever\); received -1"
     ):

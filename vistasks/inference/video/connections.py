@@ -17,14 +17,14 @@ import av
 import cv2
 import numpy as np
 
-from vistasks.inference.video.reader import limit_frames, sensible_rate, upright
+from vistasks.inference.video.containers import best_stream, is_video
+from vistasks.inference.video.reader import limit_frames, pixel_aspect, sensible_rate, upright
 from vistasks.system.limits import MAX_PIXELS
 
 TIMEOUT = 10.0  # seconds without any answer after which a connection counts as lost
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp", "srt")
 # an address must not make FFmpeg read files of this machine
 _PROTOCOLS = ",".join([*SCHEMES, "tls", "httpproxy", "crypto", "data"])
-_NO_STREAMS = ("tty", "image2", "concat")  # formats by which FFmpeg takes a page or a picture for a stream
 
 
 class LostError(Exception):
@@ -78,10 +78,10 @@ class StreamConnection:
         except (av.FFmpegError, OSError) as error:
             raise LostError(self._reason(error)) from None
         kind = self._container.format.name
-        if kind in _NO_STREAMS or kind.endswith("_pipe") or not self._container.streams.video:
+        if not is_video(self._container, playlists=True):
             self._container.close()
             raise LostError(f"there is no video at this address; FFmpeg reads it as {kind}")
-        stream = self._container.streams.video[0]
+        stream = self._stream = best_stream(self._container)
         try:
             limit_frames(stream, max_pixels)
         except ValueError as error:
@@ -92,7 +92,8 @@ class StreamConnection:
         self.recording = self._container.duration is not None or stream.duration is not None
 
     def __iter__(self) -> Iterator[RawPicture]:
-        packets = self._container.demux(self._container.streams.video[0])
+        aspect = pixel_aspect(self._stream)
+        packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
@@ -105,7 +106,7 @@ class StreamConnection:
             except av.FFmpegError:  # a torn packet; the next ones may be whole
                 continue
             for frame in frames:
-                yield RawPicture(lambda frame=frame: upright(frame), frame.time)  # type: ignore[misc]
+                yield RawPicture(lambda frame=frame: upright(frame, aspect), frame.time)  # type: ignore[misc]
 
     def close(self) -> None:
         """Hangs up."""

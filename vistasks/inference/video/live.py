@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from vistasks.inference.sources import camera_index
+from vistasks.inference.sources import Live
 from vistasks.inference.video.connections import (
     SCHEMES,
     CameraConnection,
@@ -28,7 +28,7 @@ _LONGEST_PAUSE = 10.0
 
 
 def open_live(
-    source: str,
+    source: Live,
     *,
     reconnect: float = 60.0,
     tell: Callable[[str], None] = lambda words: None,
@@ -37,9 +37,8 @@ def open_live(
     """The frames of a camera or an address.
 
     Args:
-        source: a camera's number (or /dev/videoN), or an rtsp://, http://, ... address. What is served with a
-            length, such as an mp4 on a web server, is read from its begin to its end like a file; all else is
-            live.
+        source: a camera, or an rtsp://, http://, ... address. What is served with a length, such as an mp4 on
+            a web server, is read from its begin to its end like a file; all else is live.
         reconnect: for how many seconds a lost connection is tried again before the run ends; 0: not at all.
         tell: called with what happens to the connection, in words.
         max_pixels: frames of an address with more are not decoded.
@@ -47,7 +46,7 @@ def open_live(
     Raises:
         ValueError: no such camera, an address that refuses or that has no video; it says which.
     """
-    index = camera_index(source)
+    index, address = source.camera, source.address
     if index is not None:
         return LiveSource(
             lambda: CameraConnection(index),
@@ -56,7 +55,7 @@ def open_live(
             reconnect=reconnect,
             tell=tell,
         )
-    where, parts = without_password(source), urlsplit(source)
+    where, parts = without_password(address), urlsplit(address)
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ValueError(f"{where}: this kind of address cannot be read; known are {known}")
@@ -66,11 +65,11 @@ def open_live(
         )
         or "stream"
     )
-    connection = _first(lambda: StreamConnection(source, max_pixels=max_pixels), where)
+    connection = _first(lambda: StreamConnection(address, max_pixels=max_pixels), where)
     if connection.recording:
         return RecordedStream(connection, name=name, where=where)
     return LiveSource(
-        lambda: StreamConnection(source, max_pixels=max_pixels),
+        lambda: StreamConnection(address, max_pixels=max_pixels),
         name=name,
         where=where,
         reconnect=reconnect,

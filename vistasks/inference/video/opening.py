@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from vistasks.drawing.palette import model_colours
 from vistasks.inference.image_predictor import ImagePredictor
-from vistasks.inference.sources import is_live, is_video
+from vistasks.inference.sources import ImagesAsVideo, Live, Moving
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.protocols import FrameSource, Publisher, Tracker
 from vistasks.inference.video.reader import VideoReader
 from vistasks.task import task_of
 
 
-def open_frames(
-    source: str | Path, options: InferOptions, *, output: Path | None = None
-) -> FrameSource | None:
-    """The source of frames that ``source`` means (a video file, a camera, an address, with ``frame_rate`` a
-    folder or glob of pictures outside of ``output``); None where it means pictures.
-
-    Raises a ``ValueError`` where there is no such video, camera or stream.
-    """
-    if is_live(source):
+def open_frames(source: Moving, options: InferOptions) -> FrameSource:
+    """The frames of ``source``; a ``ValueError`` where the video, camera or stream cannot be opened."""
+    if isinstance(source, Live):
         from vistasks.inference.video.live import open_live
 
         return open_live(
-            str(source),
+            source,
             reconnect=options.reconnect,
             tell=_say if options.progress else lambda words: None,
             max_pixels=options.max_pixels,
         )
-    if is_video(source) and not Path(source).is_dir():
-        return VideoReader(source, decoder=options.decoder, max_pixels=options.max_pixels)
-    if options.frame_rate is not None:
+    if isinstance(source, ImagesAsVideo):
         from vistasks.inference.video.folder import FolderReader
 
-        return FolderReader(
-            source,
-            options.frame_rate,
-            skips=options.on_error == "skip",
-            leave_out=output,
-            max_pixels=options.max_pixels,
-        )
-    return None
+        return FolderReader(source, skips=options.on_error == "skip", max_pixels=options.max_pixels)
+    return VideoReader(source.path, decoder=options.decoder, max_pixels=options.max_pixels)
 
 
 def _say(words: str) -> None:

@@ -12,24 +12,23 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
+from vistasks.inference.video.containers import (
+    LOCAL,
+    best_stream,
+    cut_off,
+    encrypted,
+    is_video,
+    open_container,
+)
 from vistasks.inference.video.hardware import accelerator, hardware_for
 from vistasks.system.limits import MAX_PIXELS
 
-SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv", ".3gp"}
-)
-
-_LOCAL = {"protocol_whitelist": "file"}  # a list of addresses posing as a video must not fetch anything
-_NO_VIDEOS = (
-    "tty",
-    "image2",
-    "hls",
-    "concat",
-)  # formats by which FFmpeg takes a text, a picture or a list of files for a video
 _HIGH_DEFINITION = (
     576  # lines; pictures with more have BT.709 colours where the file says nothing, as players assume
 )
 _UNKNOWN_COLOURS = 2  # AVCOL_SPC_UNSPECIFIED
+_PADDING = 256  # pixels that decoders may add to a frame's sides
+_WIDEST = 10  # a pixel that is wider or higher than so many times its other side is a damaged header
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +80,13 @@ class VideoReader:
         self.name, self.where, self.live, self.dropped, self.first = self.path.stem, str(path), False, 0, 0
         self.truncated, self.damaged, self._max_pixels = False, 0, max_pixels
         with self._open() as container:
-            stream = container.streams.video[0]
+            stream = best_stream(container)
             self.rate = sensible_rate(stream)
             self.frames = stream.frames
             self._promised = _promised_seconds(container)
-        self._device = hardware_for(self.path, _LOCAL) if decoder == "hardware" else None
+            self._cut_off = cut_off(self.path, container.format.name)
+            self._chosen = _chosen(container)
+        self._device = hardware_for(self.path, LOCAL) if decoder == "hardware" else None
 
     @property
     def problem(self) -> str | None:
@@ -96,8 +97,9 @@ class VideoReader:
 
     @property
     def warnings(self) -> list[str]:
-        """`problem`, as a list."""
-        return [self.problem] if self.problem else []
+        """`problem`, and which of several video streams was taken."""
+        chosen = [f"{self.path}: {self._chosen}"] if self._chosen else []
+        return chosen + ([self.problem] if self.problem else [])
 
     def stop(self) -> None:
         """Nothing to do: a file keeps nobody waiting."""
@@ -107,22 +109,23 @@ class VideoReader:
         number, seconds = -1, 0.0
         with self._open(self._device) as container:
             start = (container.start_time or 0) / av.time_base
+            aspect = pixel_aspect(best_stream(container))
             for frame in self._decoded(container):
                 number += 1
                 seconds = (
                     max(0.0, frame.time - start) if frame.time is not None else float(number / self.rate)
                 )
                 if number >= self.first:
-                    yield Frame(upright(frame), number, seconds)
+                    yield Frame(upright(frame, aspect), number, seconds)
         if number < 0:
             raise ValueError(
                 f"{self.path}: no frame of this video can be decoded (frames of more than --max-pixels, "
                 f"{self._max_pixels:,}, are not)"
             )
-        self.truncated = self._promised - seconds > max(1.0, float(5 / self.rate))
+        self.truncated = self._cut_off or self._promised - seconds > max(1.0, float(5 / self.rate))
 
     def _decoded(self, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-        stream = container.streams.video[0]
+        stream = best_stream(container)
         stream.thread_type = "AUTO"
         packets = container.demux(stream)
         while True:
@@ -142,17 +145,19 @@ class VideoReader:
     def _open(self, device: str | None = None) -> av.container.InputContainer:
         try:
             hwaccel = accelerator(device) if device else None
-            container = av.open(str(self.path.absolute()), options=_LOCAL, hwaccel=hwaccel)
+            container = open_container(self.path, hwaccel)
         except av.FFmpegError as error:
             raise ValueError(
                 f"{self.path}: not a video that FFmpeg can read, or cut off: {error.strerror}"
             ) from None
-        kind = container.format.name
-        if kind in _NO_VIDEOS or kind.endswith("_pipe") or not container.streams.video:
-            container.close()
-            raise ValueError(f"{self.path}: there is no video in this file; FFmpeg reads it as {kind}")
         try:
-            limit_frames(container.streams.video[0], self._max_pixels)
+            if not is_video(container):
+                raise ValueError(
+                    f"there is no video in this file; FFmpeg reads it as {container.format.name}"
+                )
+            if encrypted(self.path, container.format.name):
+                raise ValueError("the video is encrypted; decrypt it first")
+            limit_frames(best_stream(container), self._max_pixels)
         except ValueError as error:
             container.close()
             raise ValueError(f"{self.path}: {error}") from None
@@ -162,12 +167,34 @@ class VideoReader:
 def limit_frames(stream: av.VideoStream, max_pixels: int) -> None:
     """Lets the stream's decoder make no frame of more pixels; a ``ValueError`` where its header announces one."""
     width, height = stream.codec_context.width, stream.codec_context.height
+    width = max(width, square_width(width, pixel_aspect(stream)))
     if width * height > max_pixels:
         raise ValueError(
             f"frames of {width}x{height} pixels are more than max_pixels, {max_pixels:,}; "
             f"raise the limit with --max-pixels {width * height}, or scale the video down"
         )
-    stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    padded = (stream.codec_context.width + _PADDING) * (stream.codec_context.height + _PADDING)
+    stream.codec_context.options = {"max_pixels": str(max(max_pixels, padded))}
+
+
+def pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """A pixel's width divided by its height; 1 where the stream says nothing sensible."""
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return aspect if aspect and Fraction(1, _WIDEST) <= aspect <= _WIDEST else Fraction(1)
+
+
+def square_width(width: int, aspect: Fraction) -> int:
+    """How many square pixels are as wide as ``width`` of this aspect."""
+    return max(1, round(width * aspect))
+
+
+def _chosen(container: av.container.InputContainer) -> str | None:
+    """Which of several video streams is taken, in words."""
+    streams, best = container.streams.video, best_stream(container)
+    if len(streams) == 1:
+        return None
+    size = f"{best.codec_context.width}x{best.codec_context.height}"
+    return f"of {len(streams)} video streams, stream {best.index} ({size} pixels) was taken"
 
 
 def sensible_rate(stream: av.VideoStream) -> Fraction:
@@ -182,7 +209,7 @@ def _promised_seconds(container: av.container.InputContainer) -> float:
     """How long the header says the video is; 0 where it does not. Some formats guess one of the two from the
     file's size.
     """
-    stream = container.streams.video[0]
+    stream = best_stream(container)
     counted = stream.frames / float(sensible_rate(stream))
     if stream.duration is not None and stream.time_base is not None:
         return max(counted, float(stream.duration * stream.time_base))
@@ -193,9 +220,16 @@ def _promised_seconds(container: av.container.InputContainer) -> float:
     return counted
 
 
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """The frame as RGB, turned as the file's display matrix asks (phones film sideways and say so)."""
+def upright(frame: av.VideoFrame, aspect: Fraction = Fraction(1)) -> np.ndarray:
+    """The frame as RGB with square pixels, turned as the file's display matrix asks (phones film sideways and
+    say so). ``aspect``: see `pixel_aspect`.
+    """
     guess = frame.colorspace == _UNKNOWN_COLOURS and frame.height > _HIGH_DEFINITION
-    image = frame.to_ndarray(format="rgb24", src_colorspace=Colorspace.ITU709 if guess else None)
+    image = frame.to_ndarray(
+        format="rgb24",
+        src_colorspace=Colorspace.ITU709 if guess else None,
+        width=square_width(frame.width, aspect),
+        height=frame.height,
+    )
     turns = round((frame.rotation or 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

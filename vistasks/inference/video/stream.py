@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vistasks.inference.sources import Moving
 from vistasks.inference.video.network import Network
 from vistasks.inference.video.opening import open_frames
 from vistasks.inference.video.options import InferOptions
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 def stream_frames(
     predictor: ImagePredictor,
-    source: str | Path,
+    source: Moving,
     options: InferOptions = InferOptions(),  # noqa: B008 - frozen
-) -> Iterator[PicturePrediction] | None:
-    """Predictions of a source of frames in order, in constant memory; None where ``source`` means pictures.
+) -> Iterator[PicturePrediction]:
+    """Predictions of a source of frames in order, in constant memory.
 
     Decoding, proposals and network work on the next frames while the caller looks at one; leaving the loop
     stops them."""
-    frames = open_frames(source, options)
-    return None if frames is None else _predictions(predictor, frames, options)
+    return _predictions(predictor, open_frames(source, options), options)
 
 
 def _predictions(

@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from PIL import Image
 
 from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.prediction import PicturePrediction
-from vistasks.inference.results import coco_categories, frame_facts
+from vistasks.inference.results import coco_categories, frame_facts, save_crops, save_jpeg
 from vistasks.inference.video.joining import join_videos
 from vistasks.inference.video.network import Shot
 from vistasks.inference.video.options import WITHOUT_INFLUENCE, InferOptions
@@ -25,11 +23,8 @@ from vistasks.inference.video.parts import Part, PartFolder
 from vistasks.inference.video.protocols import FrameSource
 from vistasks.inference.video.sinks import TICKS, VideoWriter
 from vistasks.system.atomic import replacing
-from vistasks.system.text import file_name
 from vistasks.task import answers, task_of
 from vistasks.types import Detections
-
-_QUALITY = 92  # of JPEG files
 
 
 class FrameResults:
@@ -128,19 +123,12 @@ class FrameResults:
         """Writes the frame's own files; several frames may be at it at once."""
         name, prediction = f"{shot.number:06d}", shot.prediction
         if self.options.save_frames and shot.drawn is not None:
-            _save_jpeg(shot.drawn, self.output / "frames" / f"{name}.jpg")
+            save_jpeg(shot.drawn, self.output / "frames" / f"{name}.jpg")
         for task, answer in answers(prediction):
             if self.options.crop:
-                self._save_crops(shot, task.crops(answer))
+                save_crops(shot.picture.image, task.crops(answer), self.output / "crops", name)
             if self.options.masks == "png":
                 task.save_mask(answer, self.output / "masks" / f"{name}.png", prediction.colours)
-
-    def _save_crops(self, shot: Shot, crops: Sequence[tuple[str, np.ndarray]]) -> None:
-        for index, (label, box) in enumerate(crops):
-            left, top = math.floor(box[0]), math.floor(box[1])
-            crop = shot.picture.image[max(0, top) : math.ceil(box[3]), max(0, left) : math.ceil(box[2])]
-            folder = self.output / "crops" / file_name(label)
-            _save_jpeg(crop, folder / f"{shot.number:06d}_{index}.jpg")
 
     def write(self, shot: Shot) -> None:
         """Adds the frame's lines to its part's lists."""
@@ -305,11 +293,6 @@ def _described(
 def _file_facts(path: Path) -> list[Any]:
     facts = path.stat() if path.exists() else None
     return [str(path.resolve()), facts.st_size if facts else 0, facts.st_mtime_ns if facts else 0]
-
-
-def _save_jpeg(image: np.ndarray, path: Path) -> None:
-    with replacing(path) as temporary:
-        Image.fromarray(image).save(temporary, quality=_QUALITY)
 
 
 def _to_line(prediction: PicturePrediction) -> dict[str, Any]:
