@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+import filelock  # noqa: F401 - Windows has locks of its own, which it takes there
+
 for module in ("resource", "fcntl"):
     sys.modules[module] = None  # type: ignore[assignment]
 for call in ("memfd_create", "fork"):
