@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 
 from vistasks.build import build_augment, build_dataset, build_pipeline, build_sampling
 from vistasks.checkpoint import Checkpoint
-from vistasks.config import Config
+from vistasks.config import Config, DataConfig
 from vistasks.datasets import Dataset
 from vistasks.datasets.check import told
 from vistasks.datasets.problems import DataFaults, listed
@@ -112,9 +112,7 @@ class Preflight:
     def _leniently(self, part: str) -> Dataset | None:
         """What is left of faulty data, so that the rest can be looked at as well."""
         policies = _LENIENT if self.config.data.format in ("voc", "coco") else {"on_error": "skip"}
-        data = self.config.data.model_copy(update={"on_error": "skip"})
-        options = {option: value for option, value in policies.items() if option != "on_error"}
-        object.__setattr__(data, "__pydantic_extra__", {**(data.model_extra or {}), **options})
+        data = DataConfig.model_validate({**self.config.data.model_dump(), **policies, "on_error": "skip"})
         try:
             return build_dataset(self.config.model_copy(update={"data": data}), part)
         except (ValueError, OSError):
