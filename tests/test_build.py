@@ -37,9 +37,9 @@ def message(classes: ClassNames = CLASSES, **model: Any) -> str:
 
 def test_segnet_on_a_trunk_without_pooling_indices_names_the_trunks_that_have_them() -> None:
     found = message(backbone={"name": "resnet18"})
-    before, _, trunks = found.partition(" Trunks that can (without a neck): ")
+    before, _, trunks = found.partition(" Backbones that can (without a neck): ")
     assert before == (
-        "model.heads.segmentation: segnet unpools by the encoder's pooling indices, and the trunk 'resnet18' publishes none."
+        "model.heads.segmentation: segnet unpools by the encoder's pooling indices, and the backbone 'resnet18' publishes none."
     )
     names = trunks.split(", ")
     assert "vgg16_bn" in names and "lenet5" in names and "resnet18" not in names
@@ -49,7 +49,7 @@ def test_segnet_on_a_trunk_without_pooling_indices_names_the_trunks_that_have_th
 
 def test_a_neck_takes_the_pooling_indices_away() -> None:
     found = message(backbone={"name": "vgg11_bn", "width": 0.1}, neck={"name": "fpn", "channels": 8})
-    assert "the trunk 'vgg11_bn + fpn' publishes none" in found and "vgg11_bn," in found
+    assert "the backbone 'vgg11_bn + fpn' publishes none" in found and "vgg11_bn," in found
 
 
 def test_a_stride_that_no_trunk_has() -> None:
@@ -105,7 +105,7 @@ def test_a_stride_that_no_trunk_has() -> None:
         ),
         (
             {"heads": {"detection": {"name": "region_classifier", "roi": "warp", "warp": {"crop": 100}}}},
-            "model.heads.detection: crop must divide by the trunk's stride 32: use 96 or 128",
+            "model.heads.detection: crop must divide by the backbone's stride 32: use 96 or 128",
         ),
         ({"freeze_stages": 50}, "model.freeze_stages: PooledBackbone has 5 stages; cannot freeze 50"),
     ],

@@ -187,14 +187,14 @@ def test_train_evaluate_and_report(
     assert f"run folder   {tmp_path / 'run'}" in shown and "epoch 1: AP " in shown and "done " in shown
     assert (
         f"data         {tmp_path / 'data'}: 4 training, 4 evaluation" in shown
-        and "proposals    grid, not kept" in shown
+        and "proposals    grid, not cached" in shown
     )
     report = tmp_path / "reports" / "report.json"
     weights = ["--weights", str(tmp_path / "run"), "--device", "cpu"]
     assert main(["evaluate", "--config", config, *weights, "--json", str(report)]) == 0
     shown = capsys.readouterr().out
     assert f"weights      {tmp_path / 'run'}\n" in shown and f"data         {tmp_path / 'data'}\n" in shown
-    for text in ("mIoU", "red", "blue", "all classes", "4 pictures", str(report)):
+    for text in ("mIoU", "red", "blue", "all classes", "4 images", str(report)):
         assert text in shown
     found = json.loads(report.read_text())
     assert found["images"] == 4 and found["headline"].keys() >= {"AP", "AP50", "VOC_mAP", "mIoU"}

@@ -100,8 +100,8 @@ def build_pipeline(config: Config, dataset: Dataset, *, training: bool, scaled: 
     if training and config.data.decode == "reduced":
         if propose is not None and propose.key is not None:
             raise ValueError(
-                f"data.decode=reduced: {config.proposals.method['name']} would look at smaller pictures in training than when it "
-                "predicts; use data.decode=full (data.cache keeps decoded pictures), or proposals that do not look at pixels"
+                f"data.decode=reduced: {config.proposals.method['name']} would look at smaller images in training than when it "
+                "predicts; use data.decode=full (data.cache keeps decoded images), or proposals that do not look at pixels"
             )
         source = ReducedFiles(
             min_side=config.input.min_side,

@@ -32,8 +32,8 @@ from vistasks.system.streams import printable_streams
 from vistasks.training.stop import STOPPED, Stopped
 
 EXAMPLES = """examples:
-  vistasks demo                                                      the main job on generated pictures, in a few minutes
-  vistasks data show   --config configs/bccd_rcnn.yaml               see what the network sees
+  vistasks demo                                                      train, evaluate and run a model on generated images
+  vistasks data show   --config configs/bccd_rcnn.yaml               show augmented samples
   vistasks train       --config configs/bccd_rcnn.yaml train.epochs=3 model.backbone.name=resnet18
   vistasks evaluate    --config configs/bccd_rcnn.yaml --weights runs/bccd_rcnn --json report.json
   vistasks infer       --weights runs/bccd_rcnn --source photos/ --output out/
@@ -77,7 +77,7 @@ def _main(arguments: Sequence[str] | None, command: str | None) -> int:
         advice = (
             ""
             if known
-            else ". Less is needed with a smaller train.batch_size, evaluate.batch_size or input.max_side"
+            else ". To use less memory, reduce train.batch_size, evaluate.batch_size or input.max_side"
         )
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         print(f"error: {error}{notes}{advice}", file=sys.stderr)
@@ -94,7 +94,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         return parser
     parser = argparse.ArgumentParser(
         prog="vistasks",
-        description="Detection and segmentation over one shared trunk.",
+        description="Detection and segmentation over one shared backbone.",
         epilog=EXAMPLES,
         **shared,
     )
@@ -110,48 +110,48 @@ def _finish(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentPar
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
-    "train": (train.add, "Train a detector, a segmenter or both over one trunk, as a config says."),
+    "train": (train.add, "Train a detector, a segmenter or both over one backbone."),
     "evaluate": (
         evaluate.add,
-        "Measure trained weights on a config's validation data: COCO and VOC AP, IoU.",
+        "Evaluate trained weights on validation data: COCO and VOC AP, mIoU.",
     ),
-    "calibrate": (calibrate.add, "Make a trained detector's scores say how often they are right."),
+    "calibrate": (calibrate.add, "Calibrate a detector's scores to probabilities."),
     "svm": (
         svm.add,
-        "Replace a trained detector's classifier by R-CNN's: linear support vector machines with hard negatives.",
+        "Replace a detector's classifier with R-CNN's linear SVMs and hard negative mining.",
     ),
     "audit": (
         audit.add,
-        "Find labels that are probably wrong or missing, by what a trained model says of them.",
+        "Find labels that are probably wrong or missing, using a trained model.",
     ),
     "compare": (
         compare.add,
-        "Evaluated runs side by side: paired differences with intervals, pictures gained and lost.",
+        "Compare evaluated runs: paired differences with confidence intervals, images gained and lost.",
     ),
-    "compress": (compress.add, "Make a trained detector's fully connected layers smaller, by truncated SVD."),
+    "compress": (compress.add, "Compress a detector's fully connected layers by truncated SVD."),
     "infer": (
         infer.add,
-        "Run trained weights on pictures or a video: drawn pictures, COCO json, masks, csv.",
+        "Run a trained model on images, videos or streams: annotated images, COCO json, masks, csv.",
     ),
-    "data": (data.add, "Prepare, check and look at data sets."),
-    "proposals": (proposals.add, "Compute, judge and clear region proposals."),
-    "find-lr": (find_lr.add, "Find a learning rate by a short training with growing rates, with a plot."),
+    "data": (data.add, "Prepare, check and show data sets."),
+    "proposals": (proposals.add, "Compute and evaluate region proposals."),
+    "find-lr": (find_lr.add, "Find a learning rate: a range test with a plot and a suggestion."),
     "search": (
         search.add,
-        "Search hyper-parameters: many trainings of one config; can be stopped and run again.",
+        "Search hyperparameters over many trainings of one config; resumable.",
     ),
-    "debug-batch": (debug_batch.add, "Look into the batch at which a training stopped."),
-    "benchmark": (benchmark.add, "Time ours beside a peer in the same run."),
-    "study": (study.add, "Several trainings beside one another."),
+    "debug-batch": (debug_batch.add, "Inspect the batch at which a training stopped."),
+    "benchmark": (benchmark.add, "Benchmark vistasks against other libraries in the same run."),
+    "study": (study.add, "Compare several trainings at equal budgets."),
     "summary": (
         summary.add,
-        "Every layer of a model: sizes, parameters, multiply-adds, memory, receptive field, time.",
+        "List every layer of a model: sizes, parameters, multiply-adds, memory, receptive field, time.",
     ),
     "inspect": (
         inspect.add,
-        "See what a trained model has learnt: filters, feature maps, Grad-CAM, occlusion, regions.",
+        "Visualise what a model has learnt: filters, feature maps, Grad-CAM, occlusion, regions.",
     ),
-    "demo": (demo.add, "The main job on generated pictures: data, training, evaluation, inference."),
+    "demo": (demo.add, "Train, evaluate and run a model on generated images."),
 }
 
 if __name__ == "__main__":

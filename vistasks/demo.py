@@ -41,17 +41,17 @@ def _demo(output: Path, config: Config) -> int:
     console, start = PlainConsole(), time.perf_counter()
     _clear(output)
 
-    console.rule("1. a joint detector and segmenter, trained on generated shapes")
+    console.rule("1. train a joint detector and segmenter on generated shapes")
     train(config)
 
-    console.rule("2. measured on pictures that it has not seen")
+    console.rule("2. evaluate it on held-out images")
     held_out = config.model_copy(update={"data": config.data.model_copy(update={"val": {"split": "test"}})})
     report = evaluate(held_out, str(output))
     for table in report_tables(report):
         console.print(table)
     write_text(output / "test_report.json", json.dumps(report, indent=1))
 
-    console.rule("3. run on those pictures and on a clip")
+    console.rule("3. run it on those images and on a clip")
     predictor = load(output)
     pictures = Path(config.data.root) / "coco" / "test"
     infer(predictor, str(pictures), output / "pictures", progress=True)
@@ -61,14 +61,14 @@ def _demo(output: Path, config: Config) -> int:
 
     console.rule(f"done in {(time.perf_counter() - start) / 60:.1f} minutes")
     for what, place in {
-        "pictures": output / "pictures",
+        "images": output / "pictures",
         "clip": output / "clip" / clip.name,
         "curves": output / "curves.png",
         "report": output / "test_report.json",
         "weights": output / "best.safetensors",
     }.items():
         console.print(f"{what:9} {place.resolve()}", highlight=False, soft_wrap=True)
-    usage = f"\nyour own pictures: vistasks infer --weights {output} --source PHOTOS --output out/"
+    usage = f"\non your own images: vistasks infer --weights {output} --source PHOTOS --output out/"
     console.print(usage, highlight=False, soft_wrap=True)
     return 0
 

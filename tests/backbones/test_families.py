@@ -140,9 +140,9 @@ def test_timms_flattened_names_are_found(tmp_path: Path) -> None:
     ("model", "message"),
     [
         ("resnet10", "timm has no model 'resnet10'. Did you mean '"),
-        ("vit_tiny_patch16_224", "'vit_tiny_patch16_224' cannot be a trunk: it refuses an image"),
-        ("test_mambaout", r"'test_mambaout' cannot be a trunk: at stride \d+ it gives .* expected \(1, C"),
-        ("convmixer_768_32", "'convmixer_768_32' cannot be a trunk: its stride 7 is not a power of two"),
+        ("vit_tiny_patch16_224", "'vit_tiny_patch16_224' cannot be a backbone: it refuses an image"),
+        ("test_mambaout", r"'test_mambaout' cannot be a backbone: at stride \d+ it gives .* expected \(1, C"),
+        ("convmixer_768_32", "'convmixer_768_32' cannot be a backbone: its stride 7 is not a power of two"),
     ],
 )
 def test_what_timm_cannot_give_is_refused(model: str, message: str) -> None:
@@ -158,7 +158,7 @@ def test_a_timm_network_without_feature_maps_is_refused(monkeypatch: pytest.Monk
         raise RuntimeError("features_only not implemented")
 
     monkeypatch.setattr(library, "create_model", refuses)
-    with pytest.raises(ValueError, match="'resnet18' cannot be a trunk: it has no feature maps"):
+    with pytest.raises(ValueError, match="'resnet18' cannot be a backbone: it has no feature maps"):
         BACKBONES.build({"name": "timm", "model": "resnet18"}, where="model.backbone")
 
 

@@ -98,7 +98,7 @@ def test_peer_that_cannot_run_is_named(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"modes": ("slow",)}, {"modes": ()}, {"pictures": 0}, {"threads": (0,)}])
 def test_bad_options_are_named(data: Path, options) -> None:
     with pytest.raises(
-        ValueError, match="expected modes of single, fast, quality, pictures and threads of at least 1"
+        ValueError, match="expected modes of single, fast, quality, images and threads of at least 1"
     ):
         benchmark(data, **options)
 

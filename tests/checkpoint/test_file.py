@@ -172,7 +172,7 @@ def test_weights_of_another_model_show_the_difference(model: MultiTaskModel, con
     with pytest.raises(ValueError) as caught:
         restore(other, weights, "best.safetensors")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "best.safetensors: these weights are not of this model:"
+    assert lines[0] == "best.safetensors: weights do not match the model:"
     first = "heads.detection.stages.0.classify.bias: (3,) in the file, (4,) in the model; "
     assert lines[1].startswith(f"  other shapes (4): {first}")
     name, value = next(iter(weights.items()))
@@ -196,7 +196,7 @@ def test_weights_under_the_names_of_an_earlier_version(model: MultiTaskModel) ->
 
 def test_a_refused_file_leaves_the_model_alone(model: MultiTaskModel) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match="these weights are not of this model"):
+    with pytest.raises(ValueError, match="do not match the model"):
         restore(model, {key: value + 1 for key, value in list(before.items())[:-1]}, "x")
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 

@@ -256,7 +256,7 @@ def test_a_missing_checksum_is_told(forge: Forge, tmp_path: Path) -> None:
 
     good, tensors, _ = forge.base("align")
     save_file(tensors, tmp_path / "a.safetensors", {HEADER: json.dumps(good)})
-    with pytest.warns(UserWarning, match=r"a\.safetensors: it has no checksum"):
+    with pytest.warns(UserWarning, match=r"a\.safetensors: no checksum"):
         read_checkpoint(tmp_path / "a.safetensors")
 
 

@@ -62,15 +62,13 @@ def test_folds_are_even_in_every_class_and_follow_their_seed() -> None:
     assert np.array_equal(folds, fold_of_pictures(data, 5, seed=0))
     assert not np.array_equal(folds, fold_of_pictures(data, 5, seed=1))
     with pytest.raises(
-        ValueError, match=r"data\.folds\.count: 51 folds need at least as many pictures, and there are 50"
+        ValueError, match=r"data\.folds\.count: 51 folds need at least as many images, and there are 50"
     ):
         fold_of_pictures(data, 51, seed=0)
 
 
 def test_folds_are_checked() -> None:
-    with pytest.raises(
-        ValueError, match=r"data\.folds\.fold: there are 3 folds, numbered from 0; received: 3"
-    ):
+    with pytest.raises(ValueError, match=r"data\.folds\.fold: expected a fold from 0 to 2; received: 3"):
         config(Path("x"), {"folds": {"count": 3, "fold": 3}})
 
 

@@ -80,7 +80,7 @@ def test_lines_grow_with_the_picture() -> None:
 
 
 def test_a_map_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"the class map is \(10, 10\), the picture \(120, 160\)"):
+    with pytest.raises(ValueError, match=r"the segmentation map is \(10, 10\), the image \(120, 160\)"):
         draw(picture(), Prediction(segmentation=SegmentationMap(np.zeros((10, 10), np.uint8), NAMES)))
 
 

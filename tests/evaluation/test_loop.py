@@ -118,7 +118,8 @@ def test_a_detector_is_averaged_over_views_but_not_over_windows(tmp_path: Path, 
     path = save_random(tmp_path, config)
     assert evaluate(config, str(path), device="cpu", test_time=parse_views("flip"))["test_time"]["flip"]
     with pytest.raises(
-        ValueError, match=r"best\.safetensors: windows are there for class maps, and this model only detects"
+        ValueError,
+        match=r"best\.safetensors: windows are there for segmentation maps, and this model only detects",
     ):
         evaluate(config, str(path), device="cpu", test_time=parse_views("flip", window=64))
 

@@ -57,5 +57,7 @@ def test_a_skip_that_is_not_above_the_pyramid_is_an_error(name: str) -> None:
         TrunkMismatch, match=f"{name} needs the skip at a smaller stride .*; received skip 16, stride 16"
     ):
         build(name, stride=16, skip=16)
-    with pytest.raises(TrunkMismatch, match=f"{name} needs maps at strides 32, 2, but the trunk 'trunk' has"):
+    with pytest.raises(
+        TrunkMismatch, match=f"{name} needs maps at strides 32, 2, but the backbone 'trunk' has"
+    ):
         build(name, skip=2)

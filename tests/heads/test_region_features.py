@@ -73,7 +73,7 @@ def test_pooling_takes_the_maximum() -> None:
 
 def test_a_stride_that_the_trunk_lacks() -> None:
     with pytest.raises(
-        TrunkMismatch, match="needs maps at strides 4, but the trunk 'trunk' has strides 8, 16"
+        TrunkMismatch, match="needs maps at strides 4, but the backbone 'trunk' has strides 8, 16"
     ):
         AlignedRegions(trunk=TRUNK, strides=[4], size=7, reduce=None)
 

@@ -64,7 +64,7 @@ def test_finest_is_no_option() -> None:
 
 
 def test_segnet_needs_pooling_indices() -> None:
-    with pytest.raises(TrunkMismatch, match="the trunk 'resnet18' publishes none"):
+    with pytest.raises(TrunkMismatch, match="the backbone 'resnet18' publishes none"):
         HEADS["segnet"](trunk=Trunk("resnet18", {32: 8}, {}), classes=CLASSES)
 
 

@@ -40,7 +40,9 @@ def test_the_last_width_serves_for_all_that_follow() -> None:
 
 
 def test_a_trunk_that_ends_too_early_is_named() -> None:
-    with pytest.raises(TrunkMismatch, match=r"goes up to stride 8, but the trunk 'trunk' ends at stride 4"):
+    with pytest.raises(
+        TrunkMismatch, match=r"goes up to stride 8, but the backbone 'trunk' ends at stride 4"
+    ):
         decoder({2: 4, 4: 8}, finest=8)
 
 
@@ -77,7 +79,7 @@ def test_the_auxiliary_classifier_teaches_the_trunk_and_is_absent_from_predictio
 
 def test_an_auxiliary_stride_that_the_trunk_lacks_is_an_error() -> None:
     with pytest.raises(
-        TrunkMismatch, match="auxiliary needs maps at strides 16, but the trunk 'trunk' has strides 4, 8"
+        TrunkMismatch, match="auxiliary needs maps at strides 16, but the backbone 'trunk' has strides 4, 8"
     ):
         decoder({4: 8, 8: 8}, auxiliary={"stride": 16})
 

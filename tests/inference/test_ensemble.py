@@ -164,7 +164,8 @@ def test_models_of_other_classes_are_refused_by_name(tmp_path: Path, voc: Path) 
     with pytest.raises(ValueError, match="no weights are given"):
         load([], "cpu")
     with pytest.raises(
-        ValueError, match=r"a\.safetensors: windows are there for class maps, and this model only detects"
+        ValueError,
+        match=r"a\.safetensors: windows are there for segmentation maps, and this model only detects",
     ):
         Ensemble([load_model(first, "cpu")] * 2).look(parse_views("", window=64))
 
@@ -183,7 +184,7 @@ def test_the_commands_take_several_weights(
         == 0
     )
     shown = capsys.readouterr().out
-    assert str(first) in shown and str(second) in shown and "3 pictures" in shown
+    assert str(first) in shown and str(second) in shown and "3 images" in shown
     page = ["--report", str(tmp_path / "page")]
     assert (
         main(

@@ -77,7 +77,7 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
 
 def test_a_bad_picture_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_picture(tmp_path / "in" / "a.jpg")
-    (tmp_path / "in" / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"no image")
     summary = infer(Predictor(Backend()), str(tmp_path / "in"), tmp_path / "out", progress=False)
     assert summary.pictures == 1 and len(summary.failures) == 1 and "bad.jpg" in summary.failures[0]
     assert print_summary(summary, tmp_path / "out") == 1
@@ -165,7 +165,7 @@ def write_clip(path: Path, frames: int) -> Path:
 def test_pictures_go_through_the_network_in_batches(tmp_path: Path) -> None:
     for number in range(5):
         save_picture(tmp_path / "in" / f"{number}.png")
-    (tmp_path / "in" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "1.png").write_bytes(b"no image")
     backend = Backend()
     summary = infer(Predictor(backend, batch_size=3), tmp_path / "in", tmp_path / "out", progress=False)
     assert backend.batches == [3, 1] and summary.pictures == 4
@@ -226,7 +226,7 @@ def test_results_never_overwrite_their_source(tmp_path: Path, monkeypatch: pytes
         infer(Predictor(Backend()), tmp_path, tmp_path, progress=False)
     monkeypatch.chdir(tmp_path)
     for source in ("a.jpg", "*.jpg"):
-        with pytest.raises(ValueError, match=r"a\.jpg: the result would overwrite this picture"):
+        with pytest.raises(ValueError, match=r"a\.jpg: the result would overwrite this image"):
             infer(Predictor(Backend()), source, ".", progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"] and (tmp_path / "a.jpg").read_bytes() == before
 
@@ -311,7 +311,7 @@ def test_a_broken_video_leaves_no_file(tmp_path: Path) -> None:
 def test_long_lists_of_failures_are_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     for number in range(25):
-        (tmp_path / "in" / f"{number}.jpg").write_bytes(b"no picture")
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(b"no image")
     summary = infer(Predictor(Backend()), tmp_path / "in", tmp_path / "out", progress=True)
     assert print_summary(summary, tmp_path / "out") == 1
     err = capsys.readouterr().err

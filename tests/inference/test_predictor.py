@@ -146,7 +146,7 @@ def test_predict_sends_folders_and_videos_to_stream(tmp_path: Path, name: str, k
 
 
 def test_a_bad_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"bad\.jpg"):
         Predictor(Backend()).predict(tmp_path / "bad.jpg")
 

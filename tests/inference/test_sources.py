@@ -67,10 +67,10 @@ def test_nothing_there_says_what_was_looked_for(folder: Path) -> None:
         match=r"none: no such file or folder, and no file matches it as a pattern; .* end in .*\.jpg",
     ):
         list_pictures(folder / "none")
-    with pytest.raises(ValueError, match="this pattern matches no picture"):
+    with pytest.raises(ValueError, match="this pattern matches no image"):
         list_pictures(str(folder / "*.txt"))
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match="no picture in this folder"):
+    with pytest.raises(ValueError, match="no image in this folder"):
         list_pictures(folder / "empty")
 
 
@@ -78,7 +78,7 @@ def test_videos_in_a_folder_without_pictures_are_pointed_at(tmp_path: Path) -> N
     (tmp_path / "clip.MP4").touch()
     with pytest.raises(
         ValueError,
-        match=r"no picture in this folder; .* There are 1 videos; give one by its name, such as .*clip\.MP4",
+        match=r"no image in this folder; .* There are 1 videos; give one by its name, such as .*clip\.MP4",
     ):
         list_pictures(tmp_path)
 

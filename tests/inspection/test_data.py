@@ -52,7 +52,7 @@ def test_check_of_good_data(root: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_check_names_every_bad_file_of_both_parts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (root / "train" / "train1.png").write_bytes(b"no picture")
+    (root / "train" / "train1.png").write_bytes(b"no image")
     (root / "val" / "val2.png").write_bytes(b"")
     assert check_command(config_of(root)) == 1
     out = capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_show_errors(root: Path) -> None:
     with pytest.raises(ValueError, match="--count must be at least 1, not 0"):
         show_command(config_of(root), root / "x.png", count=0)
     with pytest.raises(
-        ValueError, match=r"x\.xyz: pictures with the suffix '\.xyz' cannot be written; use \.jpg"
+        ValueError, match=r"x\.xyz: images with the suffix '\.xyz' cannot be written; use \.jpg"
     ):
         show_command(config_of(root), root / "x.xyz", count=1)
 

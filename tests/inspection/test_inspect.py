@@ -46,7 +46,7 @@ def test_a_local_heat_map_stays_near_its_box_and_its_pixel() -> None:
     near = grad_cam(joint, batch, pixel_score(joint, batch, 10, 10, 2), local=True, stride=8)
     assert near.stride == 8 and near.values[:, 60:].max() == 0
     with pytest.raises(
-        ValueError, match=r"does not depend on the trunk's map at stride 1; it does at: 8, 16, 32"
+        ValueError, match=r"does not depend on the backbone's map at stride 1; it does at: 8, 16, 32"
     ):
         grad_cam(joint, batch, pixel_score(joint, batch, 10, 10, 2), stride=1)
 
@@ -146,15 +146,17 @@ def test_messages(weights: Path, tmp_path: Path) -> None:
     with Image.open(weights.with_name("photo.png")) as picture:
         look = Inspection(load_model(weights, "cpu"), np.asarray(picture), tmp_path)
     with pytest.raises(
-        ValueError, match=r"--detection 1000: the model finds \d+ objects in this picture, counted from 0"
+        ValueError, match=r"--detection 1000: the model finds \d+ objects in this image, counted from 0"
     ):
         look.detection(1000, cells=0)
-    with pytest.raises(ValueError, match="--class green: the class map's classes are background, red, blue"):
+    with pytest.raises(
+        ValueError, match="--class green: the segmentation map's classes are background, red, blue"
+    ):
         look.class_of_map("green", cells=0)
-    with pytest.raises(ValueError, match="--pixel 64,0 lies outside of the 64x64 picture"):
+    with pytest.raises(ValueError, match="--pixel 64,0 lies outside of the 64x64 image"):
         look.pixel((64, 0))
     look.map = None
-    with pytest.raises(ValueError, match="this model has no class map"):
+    with pytest.raises(ValueError, match="this model has no segmentation map"):
         look.pixel(None)
 
 

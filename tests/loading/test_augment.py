@@ -372,9 +372,9 @@ BAD = [
     ([{"Normalize": {}}], "augment[0].Normalize: images stay uint8 RGB here"),
     (
         ["Blur", {"Mosaic": {}}],
-        "augment[1].Mosaic: takes several pictures, so it stands before the transforms of one",
+        "augment[1].Mosaic: takes several images, so it stands before the transforms of one",
     ),
-    ([{"OneOf": ["MixUp"]}], "augment[0].OneOf[0].MixUp: takes several pictures"),
+    ([{"OneOf": ["MixUp"]}], "augment[0].OneOf[0].MixUp: takes several images"),
     ([{"CopyPaste": {"obects": 2}}], "augment[0].CopyPaste.obects: unknown option. Did you mean 'objects'?"),
     (
         [{"MixUp": {}}, {"Mosaic": {"p": 2}}],

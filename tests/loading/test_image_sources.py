@@ -111,7 +111,7 @@ def test_reduced_decoding_is_refused_where_proposals_look_at_pixels(voc: Path) -
     values["proposals"] = {"method": {"name": "selective_search"}, "cache": None}
     settings = parse_config(values)
     with pytest.raises(
-        ValueError, match=r"data\.decode=reduced: selective_search would look at smaller pictures in training"
+        ValueError, match=r"data\.decode=reduced: selective_search would look at smaller images in training"
     ):
         build_pipeline(settings, build_dataset(settings, "train"), training=True)
 
@@ -157,7 +157,7 @@ def test_too_many_pictures_for_the_memory_are_told_beforehand(
     monkeypatch.setattr(pictures, "available_memory", lambda: 50_000)
     with pytest.raises(
         ValueError,
-        match=r"data\.cache=ram: 4 decoded pictures take 0 MB, and 0 MB of memory are available; use",
+        match=r"data\.cache=ram: 4 decoded images take 0 MB, and 0 MB of memory are available; use",
     ):
         RamCache(WholeFiles(), data.paths, picture_sizes(data))
 
@@ -171,12 +171,12 @@ def test_entries_on_disk_follow_their_file_and_survive_damage(voc: Path, tmp_pat
     assert np.array_equal(read_entry(entry), first)
     entry.write_bytes(entry.read_bytes()[:-30])
     with pytest.warns(
-        UserWarning, match=r"\.npz: damaged entry of the picture cache .*; the picture is decoded again"
+        UserWarning, match=r"\.npz: damaged entry of the image cache .*; the image is decoded again"
     ):
         assert np.array_equal(cache.read(0, str(path), (4, 5)), first)
     assert np.array_equal(read_entry(entry), first)  # mended
     np.savez(entry, image=np.zeros((2, 2)))
-    with pytest.raises(ValueError, match=r"damaged entry of the picture cache \(it holds \(2, 2\) float64\)"):
+    with pytest.raises(ValueError, match=r"damaged entry of the image cache \(it holds \(2, 2\) float64\)"):
         read_entry(entry)
     Image.new("RGB", (6, 4), (9, 9, 9)).save(path)  # a new file under the same name
     assert cache.read(0, str(path), (4, 6)).shape == (4, 6, 3)
@@ -190,6 +190,6 @@ def test_where_nothing_can_be_kept_it_says_so_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(json.dumps({}))
     cache = DiskCache(WholeFiles(), tmp_path / "file")  # no folder
     cache.entry = lambda path: tmp_path / "file" / "x.npz"  # type: ignore[method-assign]
-    with pytest.warns(UserWarning, match="decoded pictures cannot be kept"):
+    with pytest.warns(UserWarning, match="decoded images cannot be kept"):
         cache._keep(tmp_path / "file" / "x.npz", np.zeros((4, 5, 3), np.uint8))
     cache._keep(tmp_path / "file" / "x.npz", np.zeros((4, 5, 3), np.uint8))

@@ -192,7 +192,7 @@ def test_no_worker_and_one_worker_give_the_same_batches_in_every_epoch(root: Pat
     os.kill(worker.pid, signal.SIGKILL)  # as the system does when memory runs out
     with pytest.raises(
         OSError,
-        match=r"a data worker died \(.*\)\. It was between two pictures, as when memory runs out: try",
+        match=r"a data worker died \(.*\)\. It was between two images, as when memory runs out: try",
     ):
         list(broken)
 
@@ -264,7 +264,7 @@ def test_skipped_pictures_are_counted_and_replaced_in_training_only(tmp_path: Pa
     for path in (root / "JPEGImages").iterdir():
         path.write_bytes(b"")
     with pytest.raises(
-        ValueError, match=r"data\.on_error=skip: 20 pictures in a row could not be read.*scene_\d\.png"
+        ValueError, match=r"data\.on_error=skip: 20 images in a row could not be read.*scene_\d\.png"
     ):
         list(train)
 

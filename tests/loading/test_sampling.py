@@ -121,7 +121,7 @@ def test_a_resumed_epoch_goes_on_where_it_stopped() -> None:
 
 def test_what_cannot_be_balanced_is_told() -> None:
     for name in ("repeat_factor", "class_balanced"):
-        with pytest.raises(ValueError, match=r"no picture has an object, so classes cannot be balanced"):
+        with pytest.raises(ValueError, match=r"no image has an object, so classes cannot be balanced"):
             built(name, Objects((), ()))
     with pytest.raises(
         ValueError, match=r"train\.sampling\.threshold: Input should be greater than 0; received 0"

@@ -69,7 +69,9 @@ def test_it_stands_on_a_real_trunk() -> None:
 
 @pytest.mark.parametrize("strides", [[3], [4, 64], []])
 def test_strides_that_the_trunk_lacks_are_refused(strides: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"fpn: strides .* must be some of the trunk's: \[2, 4, 8, 16, 32\]"):
+    with pytest.raises(
+        ValueError, match=r"fpn: strides .* must be some of the backbone's: \[2, 4, 8, 16, 32\]"
+    ):
         FPN(in_channels=TRUNK, strides=strides)
 
 

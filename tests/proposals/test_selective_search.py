@@ -160,8 +160,8 @@ def test_max_boxes_min_side_and_min_size() -> None:
         (np.zeros((4, 4, 3), np.int64), "expected uint8 .* values, not int64"),
         (np.zeros((4, 4, 2), np.uint8), r"expected \(H, W\).*, not \(4, 4, 2\)"),
         (np.zeros((4,), np.uint8), r"expected \(H, W\).*, not \(4,\)"),
-        (np.zeros((0, 4, 3), np.uint8), "the picture is empty"),
-        (np.broadcast_to(np.zeros(3, np.uint8), (1 << 15, 1 << 14, 3)), "scale the picture down"),
+        (np.zeros((0, 4, 3), np.uint8), "the image is empty"),
+        (np.broadcast_to(np.zeros(3, np.uint8), (1 << 15, 1 << 14, 3)), "scale the image down"),
         ("photo.jpg", r"expected an \(H, W, 3\) uint8 RGB array, not str"),
     ],
 )

@@ -33,7 +33,7 @@ def test_a_norm_far_above_the_others_is_told_with_its_pictures() -> None:
     told = watch.judge(LEAST + 1, 60.0, ["a.jpg", "b.jpg"])
     assert (
         told
-        == f"step {LEAST + 1}: gradient norm 60, 30 times the median of {LEAST + 1} steps; pictures: a.jpg, b.jpg"
+        == f"step {LEAST + 1}: gradient norm 60, 30 times the median of {LEAST + 1} steps; images: a.jpg, b.jpg"
     )
 
 
@@ -79,8 +79,7 @@ def test_memory_that_ran_out_names_what_gives_some_back() -> None:
     told = advice(state, batch, config, 12)
     half = len(batch) // 2
     assert (
-        told.startswith(f"step 12: out of memory with {len(batch)} pictures of")
-        and "averaged weights" in told
+        told.startswith(f"step 12: out of memory with {len(batch)} images of") and "averaged weights" in told
     )
     for knob in (
         f"train.batch_size={half} ",
@@ -102,7 +101,7 @@ def test_out_of_memory_in_a_step_ends_in_that_advice(tmp_path: Path, monkeypatch
     config = tiny_config(
         tmp_path / "run", voc_data(write_voc(tmp_path / "voc", count=2)), "detection", batch_size=2
     )
-    expected = r"step 0: out of memory with 2 pictures of 64x64(.|\n)*train\.batch_size=1 train\.accumulate=2"
+    expected = r"step 0: out of memory with 2 images of 64x64(.|\n)*train\.batch_size=1 train\.accumulate=2"
     with pytest.raises(MemoryError, match=expected):
         train(config)
 
@@ -172,6 +171,7 @@ def test_gradient_checkpointing_changes_nothing_but_the_memory() -> None:
 
 def test_a_trunk_that_cannot_be_checkpointed_says_so() -> None:
     with pytest.raises(
-        ValueError, match=r"model\.gradient_checkpointing: the trunk 'timm' cannot do that; set it to false"
+        ValueError,
+        match=r"model\.gradient_checkpointing: the backbone 'timm' cannot do that; set it to false",
     ):
         model(backbone={"name": "timm", "model": "resnet18"}, gradient_checkpointing=True)

@@ -83,7 +83,7 @@ def test_ten_planted_faults_and_more_are_told_together(
         "HorizontalFlipp" in line for line in lines
     )
     assert (
-        "note         no training picture has an object of: black" in printed
+        "note         no training image has an object of: black" in printed
         and len(lines) == len(expected) + 2
     ), told
     assert (
@@ -104,7 +104,7 @@ def test_a_good_run_passes_and_nothing_is_written(tmp_path: Path, capsys: pytest
     assert main(command(tmp_path, values, "--dry-run", "train.preflight=full")) == 0
     printed = capsys.readouterr().out
     told = [
-        "train files  5 of 5 pictures read, 0 unreadable",
+        "train files  5 of 5 images read, 0 unreadable",
         "objects      red 5, blue 5",
         "first batch  detection/",
         "memory",
@@ -114,7 +114,7 @@ def test_a_good_run_passes_and_nothing_is_written(tmp_path: Path, capsys: pytest
         "time         about",
         "disk",
         "nothing is wrong; without --dry-run",
-        "5 pictures are trained on and",
+        "5 images are trained on and",
     ]:
         assert part in printed, printed
     assert not (tmp_path / "run").exists()
@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_told_beforehand(tmp_path: Path, monkeypatch: pytes
     )
     (problem,) = preflight.dry_run(config).problems
     assert (
-        "the loss of the first batch is not finite (detection/box = nan); its pictures: " in problem
+        "the loss of the first batch is not finite (detection/box = nan); its images: " in problem
         and "scene_" in problem
     )
 
@@ -233,7 +233,7 @@ def test_a_machine_or_a_model_that_is_not_there_is_one_problem_among_others(tmp_
     look = preflight.dry_run(parse_config(values))
     assert (
         "nowhere does not exist" in "\n".join(look.problems)
-        and "the train pictures were not looked at" in look.notes[0]
+        and "the train images were not looked at" in look.notes[0]
     )
 
 
@@ -251,7 +251,7 @@ def test_damaged_pictures_are_skipped_counted_and_listed_by_policy(
     assert main(command(tmp_path, values)) == 0
     printed = capsys.readouterr().out
     assert "1 faults skipped: " in printed and "scene_5.xml" in printed
-    assert "2 pictures that could not be read, 1 faults found before (data.on_error: skip)" in printed
+    assert "2 images that could not be read, 1 faults found before (data.on_error: skip)" in printed
     skipped = json.loads((tmp_path / "run" / "skipped.json").read_text())
     assert [Path(path).name for path in skipped["reading"]] == ["scene_1.png", "scene_4.png"]
     assert len(skipped["opening"]) == 1 and "scene_5.xml" in skipped["opening"][0]

@@ -67,9 +67,7 @@ def test_the_last_ones_are_kept_and_a_damaged_one_is_said_aloud(
     }
     for path in candidates(folder)[:2]:
         flip(path)
-    with pytest.raises(
-        ValueError, match=r"last\.safetensors: damaged: its checksum is not that of its content"
-    ):
+    with pytest.raises(ValueError, match=r"last\.safetensors: corrupt"):
         read_checkpoint(folder / "last.safetensors")
     capsys.readouterr()
     train(config, resume=True)
@@ -311,5 +309,5 @@ def test_values_that_changed_bits_or_names_change_the_checksum(tmp_path: Path) -
     content = path.read_bytes()
     read_checkpoint(path)
     path.write_bytes(content.replace(b'\\"step\\": 1', b'\\"step\\": 2'))
-    with pytest.raises(ValueError, match="its checksum is not that of its content"):
+    with pytest.raises(ValueError, match="SHA-256"):
         read_checkpoint(path)

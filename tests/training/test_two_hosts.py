@@ -86,7 +86,7 @@ def test_two_hosts_learn_what_one_process_learns(tmp_path: Path, hosts: list[tup
         for process in started:
             process.kill()
     assert [process.returncode for process in started] == [0, 0], "\n".join(told)[-4000:]
-    assert "steps of 4 pictures (2 x 2 processes)" in told[0] + told[1]
+    assert "steps of 4 images (2 x 2 processes)" in told[0] + told[1]
     train(equal_config(tmp_path, "one", devices=1, batch_size=4))
     two, one = (read_checkpoint(tmp_path / name / "last.safetensors") for name in ("hosts", "one"))
     assert two.state["step"] == STEPS

@@ -40,18 +40,18 @@ class TimmBackbone(Backbone):
                 maps = self.net.eval()(torch.zeros(1, 3, height, width))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"timm's '{model}' cannot be a trunk: it refuses an image of {height}x{width}: {error}"
+                f"timm's '{model}' cannot be a backbone: it refuses an image of {height}x{width}: {error}"
             ) from error
         self.net.train(training)
         for stride, found in zip(self._strides, maps, strict=True):
             if found.ndim != 4 or tuple(found.shape[2:]) != (height // stride, width // stride):
                 raise ValueError(
-                    f"timm's '{model}' cannot be a trunk: at stride {stride} it gives {tuple(found.shape)} for an image of "
+                    f"timm's '{model}' cannot be a backbone: at stride {stride} it gives {tuple(found.shape)} for an image of "
                     f"{height}x{width}; expected (1, C, {height // stride}, {width // stride}). Take a convolutional network"
                 )
             if stride & (stride - 1):
                 raise ValueError(
-                    f"timm's '{model}' cannot be a trunk: its stride {stride} is not a power of two"
+                    f"timm's '{model}' cannot be a backbone: its stride {stride} is not a power of two"
                 )
         channels = {stride: found.shape[1] for stride, found in zip(self._strides, maps, strict=True)}
         return dict(sorted(channels.items()))
@@ -88,7 +88,9 @@ def timm(*, model: str, weights: str | None = None) -> TimmBackbone:
     try:
         net: Any = library.create_model(model, features_only=True, pretrained=False)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
-        raise ValueError(f"timm's '{model}' cannot be a trunk: it has no feature maps ({error})") from error
+        raise ValueError(
+            f"timm's '{model}' cannot be a backbone: it has no feature maps ({error})"
+        ) from error
     with torch.device("meta"):
         whole: Any = library.create_model(model, pretrained=False)
     statistics = whole.pretrained_cfg or {}

@@ -94,7 +94,7 @@ def benchmark(
     and what was timed."""
     if pictures < 1 or rounds < 1 or threads < 1:
         raise ValueError(
-            f"pictures, rounds and threads must be at least 1; received {pictures}, {rounds} and {threads}"
+            f"images, rounds and threads must be at least 1; received {pictures}, {rounds} and {threads}"
         )
     if RegionClassifier.task not in config.model.heads:
         raise ValueError("benchmark detector: model.heads has no detection head")

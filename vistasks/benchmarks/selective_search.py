@@ -91,7 +91,7 @@ def benchmark(
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or pictures < 1 or not modes or not threads or min(threads) < 1:
         raise ValueError(
-            f"selective search benchmark: expected modes of {', '.join(MODES)}, pictures and threads of at least 1, "
+            f"selective search benchmark: expected modes of {', '.join(MODES)}, images and threads of at least 1, "
             f"not {list(modes)}, {pictures} and {list(threads)}"
         )
     dataset = labelled_pictures(data, split)

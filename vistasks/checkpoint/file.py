@@ -154,15 +154,15 @@ def read_checkpoint(path: str | Path, *, trust: bool = False) -> Checkpoint:
             f"{path}: not a readable checkpoint (.safetensors written by vistasks): {error}"
         ) from None
     if metadata.get(CHECKSUM, checksum(text, tensors)) != checksum(text, tensors):
-        raise ValueError(f"{path}: damaged: its checksum is not that of its content")
+        raise ValueError(f"{path}: corrupt: SHA-256 mismatch")
     if header is None:
         raise ValueError(
-            f"{path}: safetensors without the vistasks header. Plain weights of a trunk go into the config: "
+            f"{path}: safetensors without the vistasks header. Plain weights of a backbone go into the config: "
             f"model.backbone.weights={path}"
         )
     classes, written, state = checked_header(header, str(path))
     if CHECKSUM not in metadata:
-        warnings.warn(f"{path}: it has no checksum, so that damage would not be noticed", stacklevel=2)
+        warnings.warn(f"{path}: no checksum, so corruption cannot be detected", stacklevel=2)
     if trust:
         return Checkpoint(path, written, classes, state, tensors, written)
     config, withheld = decided(written, str(path))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vistasks.heads.test_time import TestTime
     from vistasks.ops.box_fusion import BoxFusion
 
-OVERRIDES = "config values to change, for example train.epochs=3 (key.path=value, the value in YAML)"
+OVERRIDES = "override config values, for example train.epochs=3 (values are YAML)"
 
 
 def add_action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def add_action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", required=True, metavar="FILE", help="the experiment, a YAML file (see configs/)"
+        "--config", required=True, metavar="FILE", help="the experiment's YAML file (see configs/)"
     )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
 
@@ -43,7 +43,7 @@ def weights_argument(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="a checkpoint (.safetensors) or a run folder; several answer together, boxes fused and class maps averaged",
+        help="checkpoint (.safetensors) or run folder; several form an ensemble",
     )
 
 
@@ -53,7 +53,7 @@ def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"larger pictures and frames are not decoded ({MAX_PIXELS:,})",
+        help=f"refuse to decode larger images and frames (default: {MAX_PIXELS:,})",
     )
 
 
@@ -61,7 +61,7 @@ def trust_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="let the checkpoint's config name files, programs and any sizes, too",
+        help="trust the checkpoint's config: it may name files, programs and any sizes",
     )
 
 
@@ -69,7 +69,7 @@ def votes_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--votes",
         metavar="V,V,...",
-        help="what each of several --weights counts, such as 3,1,1 (default: all the same)",
+        help="weight per model of an ensemble, such as 3,1,1 (default: equal)",
     )
 
 
@@ -81,7 +81,7 @@ def given_votes(parsed: argparse.Namespace) -> list[float] | None:
         return [float(vote) for vote in parsed.votes.split(",")]
     except ValueError:
         raise ValueError(
-            f"--votes are numbers with commas between, such as 3,1,1; received {parsed.votes}"
+            f"--votes: expected comma-separated numbers, such as 3,1,1; received {parsed.votes}"
         ) from None
 
 
@@ -95,42 +95,45 @@ def given_weights(parsed: argparse.Namespace) -> list[str]:
 
 
 def test_time_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("several views of a picture")
+    group = parser.add_argument_group("test-time augmentation and sliding windows")
     group.add_argument(
         "--tta",
         default="",
         metavar="VIEWS",
-        help="boxes fused, class maps averaged over views, such as flip,0.75,1.25 (and 1)",
+        help="combine predictions over flips and scales, such as flip,0.75,1.25 (the plain image is included)",
     )
     group.add_argument(
         "--window",
         type=int,
         metavar="PIXELS",
-        help="class maps of large pictures window by window, each so many pixels a side",
+        help="segment large images in windows of this side length",
     )
     group.add_argument(
-        "--overlap", type=float, default=0.25, help="the part of a window that the next one sees too (.25)"
+        "--overlap",
+        type=float,
+        default=0.25,
+        help="overlap of neighbouring windows, as a share of their side (default: 0.25)",
     )
-    fusion = parser.add_argument_group("weighted boxes fusion (of several views or models)")
+    fusion = parser.add_argument_group("weighted boxes fusion (several views or models)")
     fusion.add_argument(
         "--fusion-iou",
         type=float,
         default=0.55,
         metavar="IOU",
-        help="boxes that overlap by more are one (.55)",
+        help="fuse boxes that overlap by more than this (default: 0.55)",
     )
     fusion.add_argument(
         "--fusion-score",
         default="mean",
         choices=["mean", "max"],
-        help="what the score of boxes that are one begins with (mean)",
+        help="how to combine the scores of fused boxes (default: mean)",
     )
     fusion.add_argument(
         "--fusion-agreement",
         default="sources",
         choices=["sources", "boxes", "none"],
-        help="what it is multiplied by: the share of the views or models that found the object (default), min(boxes, these) over "
-        "these, or nothing",
+        help="what to multiply the fused score by: the share of views or models that found the object (sources, the default), "
+        "min(boxes, sources) / sources (boxes), or 1 (none)",
     )
 
 

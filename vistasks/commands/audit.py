@@ -12,16 +12,19 @@ from vistasks.commands.arguments import config_arguments, trust_argument
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument(
-        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+        "--weights", required=True, metavar="PATH", help="checkpoint (.safetensors) or run folder"
     )
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="where audit.json (COCO) and audit.html go"
+        "--output", required=True, metavar="DIR", help="write audit.json (COCO) and audit.html here"
     )
     parser.add_argument(
-        "--split", choices=["train", "val"], default="train", help="which labels (default: train)"
+        "--split",
+        choices=["train", "val"],
+        default="train",
+        help="which part of the data to audit (default: train)",
     )
     parser.add_argument(
-        "--top", type=int, default=60, metavar="N", help="entries with pictures on the page (default: 60)"
+        "--top", type=int, default=60, metavar="N", help="entries shown with images on the page (default: 60)"
     )
     parser.add_argument(
         "--print", type=int, default=20, dest="printed", metavar="N", help="entries to print (default: 20)"
@@ -52,24 +55,21 @@ def _audit(parsed: argparse.Namespace) -> int:
         top=parsed.top,
         device=parsed.device,
         trust=parsed.trust,
-        track=lambda loader: track(loader, "asking the model", transient=True),
+        track=lambda loader: track(loader, "predicting", transient=True),
     )
     console = PlainConsole()
     entries = found.judgement.faults[: parsed.printed]
     if entries:
         print(
-            f"the {len(entries)} likeliest of {len(found.judgement.faults)} faults: score, kind, picture, x1, y1, x2, y2"
+            f"top {len(entries)} of {len(found.judgement.faults)} suspected label errors: score, kind, image, x1, y1, x2, y2"
         )
     for line in entry_lines(entries):
         print(line)
     if parsed.printed:
         console.print(frames_table(found, count=min(10, parsed.printed)))
     counts = Counter(entry.kind for entry in (*found.judgement.faults, *found.judgement.disagreements))
-    said = (
-        ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-        or "nothing speaks against any label"
-    )
-    console.print(f"{found.pictures} pictures, {found.labels} labels judged: {said}", highlight=False)
+    said = ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "no suspected label errors"
+    console.print(f"audited {found.pictures} images with {found.labels} labels: {said}", highlight=False)
     for note in found.notes:
         console.print(note, highlight=False, markup=False)
     print(f"page: {(output / 'audit.html').resolve()}\nlist: {(output / 'audit.json').resolve()}")

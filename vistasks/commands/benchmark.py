@@ -20,33 +20,40 @@ def add(parser: argparse.ArgumentParser) -> None:
         *_of_training(names),
         *_of_labels(names),
     ):
-        own.add_argument("--json", metavar="FILE", help="write the numbers here as well")
+        own.add_argument("--json", metavar="FILE", help="also write the results to this file")
 
 
 def _of_proposals(names: Any) -> Parsers:
     search = add_action(
-        names, "selective-search", "ours beside OpenCV contrib's and dlib's: seconds, overlap, recall"
+        names,
+        "selective-search",
+        "compare selective search with OpenCV contrib's and dlib's: time, overlap, recall",
     )
     search.add_argument("--data", required=True, metavar="DIR", help="a VOC or COCO data set")
     search.add_argument(
-        "--peer-python", metavar="PATH", help="a Python with opencv-contrib-python and dlib-bin installed"
+        "--peer-python",
+        metavar="PATH",
+        help="a Python interpreter with opencv-contrib-python and dlib-bin installed",
     )
-    search.add_argument("--split", default="val", help="which list of the data set (default: val)")
-    search.add_argument("--pictures", type=int, default=25, help="how many, evenly spaced (default: 25)")
+    search.add_argument("--split", default="val", help="split of the data set (default: val)")
     search.add_argument(
-        "--modes", default="fast", help="single, fast, quality; several with commas (default: fast)"
+        "--pictures", type=int, default=25, help="number of images, evenly spaced (default: 25)"
     )
-    search.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
+    search.add_argument(
+        "--modes", default="fast", help="comma-separated modes of single, fast, quality (default: fast)"
+    )
+    search.add_argument("--threads", default="1", help="comma-separated thread counts (default: 1)")
     search.set_defaults(run=_benchmark_search)
-    size = add_action(
-        names, "selective-search-size", "the time of selective search against pixels and threads"
-    )
+    size = add_action(names, "selective-search-size", "time selective search by image size and thread count")
     size.add_argument(
-        "--data", required=True, metavar="DIR", help="a VOC or COCO data set, whose pictures make a mosaic"
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="a VOC or COCO data set; its images are tiled to the sizes",
     )
-    size.add_argument("--split", default="train", help="which list of the data set (default: train)")
-    size.add_argument("--megapixels", help="sizes in millions of pixels, with commas (default: 0.1 to 24)")
-    size.add_argument("--threads", default="1", help="numbers of threads, with commas (default: 1)")
+    size.add_argument("--split", default="train", help="split of the data set (default: train)")
+    size.add_argument("--megapixels", help="comma-separated sizes in megapixels (default: 0.1 to 24)")
+    size.add_argument("--threads", default="1", help="comma-separated thread counts (default: 1)")
     size.add_argument("--mode", choices=["single", "fast", "quality"], default="fast", help="default: fast")
     size.add_argument("--plot", metavar="FILE", help="write a plot here")
     size.set_defaults(run=_size)
@@ -55,92 +62,115 @@ def _of_proposals(names: Any) -> Parsers:
 
 def _of_models(names: Any) -> Parsers:
     detector = add_action(
-        names, "detector", "a detector beside torchvision's Faster R-CNN on the same trunk: seconds a picture"
+        names, "detector", "compare a detector's latency with torchvision's Faster R-CNN on the same backbone"
     )
     config_arguments(detector)
+    detector.add_argument("--weights", metavar="PATH", help="run folder or checkpoint (default: untrained)")
     detector.add_argument(
-        "--weights", metavar="PATH", help="a run folder or a checkpoint (default: untrained)"
+        "--peer-weights", metavar="FILE", help="state dict for torchvision's model (default: untrained)"
     )
     detector.add_argument(
-        "--peer-weights", metavar="FILE", help="a state dict of torchvision's (default: untrained)"
+        "--pictures", type=int, default=10, help="number of images, evenly spaced (default: 10)"
     )
-    detector.add_argument("--pictures", type=int, default=10, help="how many, evenly spaced (default: 10)")
-    detector.add_argument("--rounds", type=int, default=3, help="of which the best counts (default: 3)")
-    detector.add_argument("--threads", type=int, default=1, help="default: 1")
+    detector.add_argument("--rounds", type=int, default=3, help="rounds; the best counts (default: 3)")
+    detector.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     detector.set_defaults(run=_detector)
     evaluation = add_action(
-        names, "evaluate", "COCO AP by hotcoco beside pycocotools on a generated COCO-sized set"
+        names, "evaluate", "compare hotcoco with pycocotools on a generated COCO-sized set"
     )
-    evaluation.add_argument("--report", metavar="DIR", help="make the report page of the set as well")
+    evaluation.add_argument("--report", metavar="DIR", help="also write the report page here")
     evaluation.set_defaults(run=_benchmark_evaluate)
     joint = add_action(
-        names, "joint", "one joint pass beside torchvision's detector and segmenter one after the other"
+        names,
+        "joint",
+        "compare one joint forward pass with torchvision's detector and segmenter run in sequence",
     )
     joint.add_argument(
-        "--image", metavar="FILE", help="a picture, scaled to 640x480 (default: a generated one)"
+        "--image", metavar="FILE", help="an image, scaled to 640x480 (default: a generated one)"
     )
-    joint.add_argument("--threads", type=int, default=2, help="of everybody (default: 2)")
-    joint.add_argument("--rounds", type=int, default=7, help="timed passes of each, in turns (default: 7)")
+    joint.add_argument("--threads", type=int, default=2, help="CPU threads for every model (default: 2)")
+    joint.add_argument(
+        "--rounds", type=int, default=7, help="timed passes of each model, alternating (default: 7)"
+    )
     joint.set_defaults(run=_joint)
     return detector, evaluation, joint
 
 
 def _of_video(names: Any) -> Parsers:
     video = add_action(
-        names, "video", "the video pipeline on a generated clip: stages alone, side by side, in turn; memory"
+        names,
+        "video",
+        "time the video pipeline on a generated clip: stages alone, concurrent and sequential; memory",
     )
     video.add_argument(
-        "--weights", metavar="PATH", help="a checkpoint or run folder (default: a model that costs nothing)"
+        "--weights", metavar="PATH", help="checkpoint or run folder (default: a stub that costs nothing)"
     )
     video.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    video.add_argument("--frames", type=int, default=120, help="of the clip (default: 120)")
-    video.add_argument("--size", default="1280x720", metavar="WxH", help="of the clip (default: 1280x720)")
+    video.add_argument("--frames", type=int, default=120, help="frames of the clip (default: 120)")
     video.add_argument(
-        "--batch", type=int, default=1, help="frames that go through the network at once (default: 1)"
+        "--size", default="1280x720", metavar="WxH", help="size of the clip (default: 1280x720)"
     )
-    video.add_argument("--half", action="store_true", help="16 bits")
-    video.add_argument("--compile", action="store_true", help="compile the trunk")
-    video.add_argument("--cuda-graphs", action="store_true", help="replay the trunk from CUDA graphs")
+    video.add_argument("--batch", type=int, default=1, help="frames per batch (default: 1)")
+    video.add_argument("--half", action="store_true", help="16-bit inference")
+    video.add_argument("--compile", action="store_true", help="compile the backbone")
+    video.add_argument("--cuda-graphs", action="store_true", help="replay the backbone from CUDA graphs")
     video.add_argument(
-        "--propose-every", type=int, default=1, metavar="N", help="proposals on every N-th frame"
-    )
-    video.add_argument(
-        "--segment-every", type=int, default=1, metavar="M", help="the class map on every M-th frame"
+        "--propose-every", type=int, default=1, metavar="N", help="compute proposals on every N-th frame only"
     )
     video.add_argument(
-        "--proposals", choices=["method", "segmentation"], default="method", help="as of infer"
+        "--segment-every",
+        type=int,
+        default=1,
+        metavar="M",
+        help="compute the segmentation map on every M-th frame only",
     )
     video.add_argument(
-        "--memory-frames", type=int, default=10_000, metavar="N", help="of the long run; 0: none (10000)"
+        "--proposals", choices=["method", "segmentation"], default="method", help="as in infer"
+    )
+    video.add_argument(
+        "--memory-frames",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="frames of the memory test; 0 skips it (default: 10000)",
     )
     video.set_defaults(run=_video)
     options = add_action(
-        names, "video-options", "what --propose-every, --half and their like cost and gain, on labelled clips"
+        names,
+        "video-options",
+        "measure accuracy and throughput of --propose-every, --half and similar options on labelled clips",
     )
     options.add_argument(
-        "--weights", required=True, metavar="PATH", help="a model of the generated shapes, such as the demo's"
+        "--weights",
+        required=True,
+        metavar="PATH",
+        help="a model trained on generated shapes, such as the demo's",
     )
     options.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    options.add_argument("--clips", type=int, default=3, help="generated ones (default: 3)")
-    options.add_argument("--frames", type=int, default=60, help="of each clip (default: 60)")
+    options.add_argument("--clips", type=int, default=3, help="generated clips (default: 3)")
+    options.add_argument("--frames", type=int, default=60, help="frames of each clip (default: 60)")
     options.set_defaults(run=_video_options)
     return video, options
 
 
 def _of_training(names: Any) -> Parsers:
     loader = add_action(
-        names, "loader", "memory of the loader with and without workers over a generated COCO-sized index"
+        names,
+        "loader",
+        "measure the loader's memory with and without workers on a generated COCO-sized index",
     )
-    loader.add_argument("--images", type=int, default=118_000, help="in the index (default: 118000)")
-    loader.add_argument("--boxes", type=int, default=860_000, help="in the index (default: 860000)")
-    loader.add_argument("--workers", type=int, default=8, help="default: 8")
+    loader.add_argument("--images", type=int, default=118_000, help="images in the index (default: 118000)")
+    loader.add_argument("--boxes", type=int, default=860_000, help="boxes in the index (default: 860000)")
+    loader.add_argument("--workers", type=int, default=8, help="data workers (default: 8)")
     loader.set_defaults(run=_loader)
     training = add_action(
-        names, "train", "pictures a second, waiting for data, the loop's time over the bare network's"
+        names,
+        "train",
+        "measure training throughput, time spent waiting for data, and the loop's overhead over the bare network",
     )
     config_arguments(training)
     training.add_argument(
-        "--steps", type=int, default=20, help="optimizer steps of each measurement (default: 20)"
+        "--steps", type=int, default=20, help="optimizer steps per measurement (default: 20)"
     )
     training.set_defaults(run=_train)
     return loader, training
@@ -148,19 +178,24 @@ def _of_training(names: Any) -> Parsers:
 
 def _of_labels(names: Any) -> Parsers:
     labels = add_action(
-        names, "audit", "labels damaged on purpose in generated shapes, and how many of them the audit finds"
+        names, "audit", "plant label errors in generated shapes and count how many the audit finds"
     )
-    labels.add_argument("--weights", required=True, metavar="PATH", help="a run on shapes with a detector")
     labels.add_argument(
-        "--output", required=True, metavar="DIR", help="the damaged data, what was damaged, and the audit"
+        "--weights", required=True, metavar="PATH", help="a run on generated shapes with a detection head"
     )
-    labels.add_argument("--removed", type=int, default=30, help="labels taken away (default: 30)")
-    labels.add_argument("--changed", type=int, default=30, help="labels given another class (default: 30)")
-    labels.add_argument("--top", type=int, default=60, help="entries that count (default: 60)")
     labels.add_argument(
-        "--data-seed", type=int, default=8, help="of the pictures (default: 8; 7: those of data/shapes)"
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="write the damaged data, the list of errors and the audit here",
     )
-    labels.add_argument("--seed", type=int, default=0, help="of the damage (default: 0)")
+    labels.add_argument("--removed", type=int, default=30, help="labels to remove (default: 30)")
+    labels.add_argument("--changed", type=int, default=30, help="labels to give another class (default: 30)")
+    labels.add_argument("--top", type=int, default=60, help="entries of the audit to count (default: 60)")
+    labels.add_argument(
+        "--data-seed", type=int, default=8, help="seed of the images (default: 8; data/shapes has 7)"
+    )
+    labels.add_argument("--seed", type=int, default=0, help="seed of the planted errors (default: 0)")
     labels.set_defaults(run=_labels)
     return (labels,)
 
@@ -203,7 +238,7 @@ def _video(parsed: argparse.Namespace) -> int:
 
     width, _, height = parsed.size.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ValueError(f"--size is width x height, such as 1280x720; received {parsed.size}")
+        raise ValueError(f"--size: expected WIDTHxHEIGHT, such as 1280x720; received {parsed.size}")
     result = benchmark(
         parsed.weights,
         device=parsed.device,

@@ -11,11 +11,9 @@ from vistasks.commands.arguments import config_arguments, trust_argument
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument(
-        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+        "--weights", required=True, metavar="PATH", help="checkpoint (.safetensors) or run folder"
     )
-    parser.add_argument(
-        "--output", required=True, metavar="DIR", help="where the checkpoint with calibrated scores goes"
-    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="write the calibrated checkpoint here")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     trust_argument(parser)
     parser.set_defaults(run=_calibrate)
@@ -42,7 +40,7 @@ def _calibrate(parsed: argparse.Namespace) -> int:
             track=lambda loader: track(loader, "detecting", transient=True),
         )
     caption = (
-        "error: mean |score - share that is right|; after: half of the pictures by the other half's curves"
+        "error: mean |score - precision|; error after: each half of the images, calibrated on the other half"
     )
     table = Table(
         "class",
@@ -60,5 +58,7 @@ def _calibrate(parsed: argparse.Namespace) -> int:
         errors = [f"{row[key]:.3f}" for key in ("error_before", "error_after")]
         table.add_row(row["class"], str(row["detections"]), str(row["right"]), *curve, *errors)
     PlainConsole().print(table)
-    print(f"weights      {done['output']}, fitted to {done['pictures']} pictures: report results on others")
+    print(
+        f"weights      {done['output']}, fitted to {done['pictures']} images; report results on other images"
+    )
     return 0

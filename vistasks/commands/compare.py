@@ -11,19 +11,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="a folder that evaluate --report wrote, or a run folder with one called report",
+        help="folder written by evaluate --report, or a run folder that contains one named report",
     )
     parser.add_argument(
         "--output",
         default="out/compare",
         metavar="DIR",
-        help="compare.html and compare.json go here (default: out/compare)",
+        help="write compare.html and compare.json here (default: out/compare)",
     )
     parser.add_argument(
         "--samples",
         type=int,
         metavar="N",
-        help="draws of the bootstrap of AP (1000; 100 of more than 1000 pictures)",
+        help="bootstrap samples for AP (default: 1000; 100 for more than 1000 images)",
     )
     parser.set_defaults(run=_compare)
 

@@ -10,14 +10,17 @@ from vistasks.commands.arguments import trust_argument
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+        "--weights", required=True, metavar="PATH", help="checkpoint (.safetensors) or run folder"
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the compressed checkpoint goes")
+    parser.add_argument("--output", required=True, metavar="DIR", help="write the compressed checkpoint here")
     parser.add_argument(
-        "--ranks", metavar="N,N", help="one for each hidden layer, with commas; Fast R-CNN's are 1024,256"
+        "--ranks", metavar="N,N", help="rank of each hidden layer, comma-separated; Fast R-CNN uses 1024,256"
     )
     parser.add_argument(
-        "--keep", type=float, metavar="SHARE", help="or the share of each layer's energy to keep, such as 0.9"
+        "--keep",
+        type=float,
+        metavar="SHARE",
+        help="share of each layer's energy to keep, such as 0.9, instead of --ranks",
     )
     trust_argument(parser)
     parser.set_defaults(run=_compress)
@@ -28,7 +31,7 @@ def _compress(parsed: argparse.Namespace) -> int:
         ranks = [int(number) for number in parsed.ranks.split(",")] if parsed.ranks else None
     except ValueError:
         raise ValueError(
-            f"--ranks must be whole numbers with commas, such as 1024,256; received '{parsed.ranks}'"
+            f"--ranks: expected comma-separated whole numbers, such as 1024,256; received '{parsed.ranks}'"
         ) from None
     from rich.table import Table
 
@@ -44,7 +47,7 @@ def _compress(parsed: argparse.Namespace) -> int:
     console = PlainConsole()
     console.print(table)
     before, after = done["parameters"]["before"], done["parameters"]["after"]
-    console.print(f"{before / 1e6:.2f} M numbers before, {after / 1e6:.2f} M after", highlight=False)
+    console.print(f"{before / 1e6:.2f} M parameters before, {after / 1e6:.2f} M after", highlight=False)
     print(f"weights      {done['output']}")
-    print(f"what it costs in accuracy: vistasks evaluate --config CONFIG --weights {parsed.output}")
+    print(f"to measure the loss in accuracy: vistasks evaluate --config CONFIG --weights {parsed.output}")
     return 0

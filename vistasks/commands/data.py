@@ -12,17 +12,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     prepare = add_action(actions, "prepare", "download and unpack a public data set")
     prepare.add_argument("name", help="voc2007, voc2012, coco2017, camvid or bccd")
-    prepare.add_argument("--root", metavar="DIR", help="where to (default: data/NAME)")
+    prepare.add_argument("--root", metavar="DIR", help="destination (default: data/NAME)")
     prepare.set_defaults(run=_data_prepare)
-    check = add_action(actions, "check", "read every picture and label once and name what is wrong")
+    check = add_action(actions, "check", "read every image and label, and report every error")
     config_arguments(check)
     check.set_defaults(run=_data_check)
-    show = add_action(actions, "show", "write a contact sheet of what the network sees")
+    show = add_action(actions, "show", "write a contact sheet of augmented samples as the network sees them")
     config_arguments(show)
     show.add_argument(
-        "--output", default="out/data.jpg", metavar="FILE", help="the picture (default: out/data.jpg)"
+        "--output", default="out/data.jpg", metavar="FILE", help="output file (default: out/data.jpg)"
     )
-    show.add_argument("--count", type=int, default=12, help="samples on the sheet")
+    show.add_argument("--count", type=int, default=12, help="number of samples")
     show.set_defaults(run=_data_show)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "batch", metavar="FILE", help="what a run that stopped has saved: RUN/debug/step_NUMBER.safetensors"
+        "batch", metavar="FILE", help="batch saved by a run that stopped: RUN/debug/step_NUMBER.safetensors"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_debug)

@@ -10,7 +10,7 @@ from vistasks.commands.arguments import OVERRIDES
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output", default="runs/demo", metavar="DIR", help="where everything goes (default: runs/demo)"
+        "--output", default="runs/demo", metavar="DIR", help="output folder (default: runs/demo)"
     )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=OVERRIDES)
     parser.set_defaults(run=_demo)

@@ -26,21 +26,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     test_time_arguments(parser)
     weights_argument(parser)
     votes_argument(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the whole report here")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON here")
     parser.add_argument(
-        "--report", metavar="DIR", help="write report.html and report.json here: errors, curves, pictures"
+        "--report",
+        metavar="DIR",
+        help="write report.html and report.json here: error analysis, curves, worst images",
     )
     parser.add_argument(
         "--gain",
         action="store_true",
-        help="each of --weights alone, without --tta, as well: what is gained at what cost",
+        help="also evaluate each model alone and without --tta, to show gain and cost",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with an evaluation that was cut off, by the predictions in --report",
+        help="continue an interrupted evaluation from the predictions in --report",
     )
-    parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="what computes COCO AP")
+    parser.add_argument("--engine", choices=["hotcoco", "pycocotools"], help="library that computes COCO AP")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     trust_argument(parser)
     parser.set_defaults(run=_evaluate)
@@ -79,7 +81,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     for table in report_tables(report):
         console.print(table)
     seconds = report["model_seconds_per_image"]
-    console.print(f"{report['images']} pictures, {seconds:.3f} s a picture in the model", highlight=False)
+    console.print(f"{report['images']} images, {seconds:.3f} s per image in the model", highlight=False)
     if "gain" in report:
         console.print(gain_table(report["gain"]))
     if parsed.json:

@@ -12,11 +12,15 @@ from vistasks.commands.arguments import config_arguments
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument(
-        "--output", default="out/find-lr.png", metavar="FILE", help="the plot (default: out/find-lr.png)"
+        "--output", default="out/find-lr.png", metavar="FILE", help="output plot (default: out/find-lr.png)"
     )
-    parser.add_argument("--lowest", type=float, default=1e-6, help="rate of the first step (default: 1e-6)")
-    parser.add_argument("--highest", type=float, default=1.0, help="rate of the last step (default: 1)")
-    parser.add_argument("--steps", type=int, default=100, help="how many (default: 100)")
+    parser.add_argument(
+        "--lowest", type=float, default=1e-6, help="learning rate of the first step (default: 1e-6)"
+    )
+    parser.add_argument(
+        "--highest", type=float, default=1.0, help="learning rate of the last step (default: 1)"
+    )
+    parser.add_argument("--steps", type=int, default=100, help="number of steps (default: 100)")
     parser.set_defaults(run=_find_lr)
 
 
@@ -25,7 +29,7 @@ def _find_lr(parsed: argparse.Namespace) -> int:
 
     config, output = load_config(parsed.config, parsed.overrides), Path(parsed.output)
     if output.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
-        raise ValueError(f"--output {output}: a plot is a .png, .jpg, .pdf or .svg")
+        raise ValueError(f"--output {output}: expected a .png, .jpg, .pdf or .svg file")
     from rich.progress import track
 
     from vistasks.system.atomic import write_text

@@ -27,28 +27,29 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         required=True,
-        help="a picture, folder, glob in quotes, video file, camera number or address",
+        help="image, folder, quoted glob, video file, camera number or stream address",
     )
-    parser.add_argument(
-        "--output", metavar="DIR", help="where the results go; may be left out with --show or --serve"
-    )
+    parser.add_argument("--output", metavar="DIR", help="output folder; optional with --show or --serve")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--score", type=float, default=0.5, help="keep detections with at least this score (default .5)"
-    )
+    parser.add_argument("--score", type=float, default=0.5, help="minimum score of detections (default: 0.5)")
     parser.add_argument(
         "--batch-size",
         "--batch",
         type=int,
         default=1,
         metavar="N",
-        help="pictures or frames that go through the network at once",
+        help="images or frames per batch (default: 1)",
     )
     parser.add_argument(
-        "--tasks", metavar="T,T,...", help="of the model's tasks, such as detect,segment (default: all)"
+        "--tasks",
+        metavar="T,T,...",
+        help="comma-separated tasks to run, such as detect,segment (default: all of the model's)",
     )
     parser.add_argument(
-        "--on-error", choices=["skip", "raise"], default="skip", help="what to do at an unreadable picture"
+        "--on-error",
+        choices=["skip", "raise"],
+        default="skip",
+        help="what to do with an unreadable image (default: skip)",
     )
     max_pixels_argument(parser)
     trust_argument(parser)
@@ -61,93 +62,109 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=60.0,
         metavar="S",
-        help="try a lost stream again for S seconds (60; inf: for ever)",
+        help="retry a lost stream for S seconds (default: 60; inf: for ever)",
     )
-    live.add_argument("--show", action="store_true", help="show the frames in a window; Q ends the run")
+    live.add_argument("--show", action="store_true", help="show frames in a window; Q ends the run")
     live.add_argument(
-        "--serve", type=int, metavar="PORT", help="show the frames on a page for a browser (0: any free port)"
+        "--serve", type=int, metavar="PORT", help="show frames on a web page at this port (0: any free port)"
     )
     live.add_argument(
         "--serve-host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="where the page listens (127.0.0.1: this machine alone)",
+        help="address that the page listens on (default: 127.0.0.1, this machine only)",
     )
     live.add_argument(
         "--track",
         action="store_true",
-        help="number the objects of a video from frame to frame, and draw traces",
+        help="track objects through a video: assign ids and draw traces",
     )
     live.add_argument(
         "--line",
         action="append",
         default=[],
         metavar="x1,y1,x2,y2",
-        help="count objects whose centre crosses this line (pixels; may be repeated); up over one from left to right is in",
+        help="count objects whose centre crosses this line, in pixels (repeatable); for a line from left to right, upwards is in",
     )
     parser.set_defaults(run=_infer)
 
 
 def _add_speed(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--half", action="store_true", help="16 bits: float16 on a GPU, bfloat16 on the CPU")
     group.add_argument(
-        "--compile", action="store_true", help="compile the trunk (takes a minute or so at the first batch)"
+        "--half", action="store_true", help="16-bit inference: float16 on a GPU, bfloat16 on the CPU"
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="compile the backbone (the first batch takes about a minute)"
     )
     group.add_argument(
         "--cuda-graphs",
         action="store_true",
-        help="replay the trunk from CUDA graphs (GPU; batches of one size)",
+        help="run the backbone from CUDA graphs (GPU, fixed batch size)",
     )
     group.add_argument(
         "--propose-every",
         type=int,
         default=1,
         metavar="N",
-        help="video: region proposals on every N-th frame; between them the last ones and what was detected",
+        help="video: compute region proposals on every N-th frame; the others reuse them and add the latest detections",
     )
     group.add_argument(
         "--proposals",
         default="method",
         metavar="METHOD",
-        help="video: method, the model's own (default), or segmentation, boxes around the parts of its map",
+        help="video: region proposals from the model's own method (default), or segmentation: boxes of connected components",
     )
     group.add_argument(
-        "--segment-every", type=int, default=1, metavar="M", help="video: the class map on every M-th frame"
+        "--segment-every",
+        type=int,
+        default=1,
+        metavar="M",
+        help="video: compute the segmentation map on every M-th frame",
     )
     group.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="frames at whose proposals it works at once (default: all cores)",
+        help="frames whose proposals are computed in parallel (default: all cores)",
     )
     group.add_argument(
-        "--decoder", choices=["software", "hardware"], default="software", help="what decodes a video file"
+        "--decoder",
+        choices=["software", "hardware"],
+        default="software",
+        help="decoder of video files (default: software)",
     )
 
 
 def _add_video(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--frame-rate", type=float, metavar="R", help="a folder's pictures are a video's frames, R a second"
+        "--frame-rate",
+        type=float,
+        metavar="R",
+        help="treat a folder's images as a video of R frames per second",
     )
     group.add_argument("--no-video", dest="video", action="store_false", help="write data only, no .mp4")
     group.add_argument(
         "--masks",
         choices=["none", "png", "rle"],
         default="none",
-        help="class maps: masks/NUMBER.png, or masks.jsonl with COCO's run-length codes",
+        help="write segmentation maps: masks/NUMBER.png, or masks.jsonl with COCO run-length encoding",
     )
-    group.add_argument("--save-frames", action="store_true", help="frames/NUMBER.jpg with everything drawn")
-    group.add_argument("--crop", action="store_true", help="crops/CLASS/NUMBER_INDEX.jpg of every detection")
-    group.add_argument("--hide-labels", action="store_true", help="boxes without names")
     group.add_argument(
-        "--resume", action="store_true", help="go on after the last complete part of an interrupted run"
+        "--save-frames", action="store_true", help="write annotated frames as frames/NUMBER.jpg"
+    )
+    group.add_argument(
+        "--crop", action="store_true", help="write every detection as crops/CLASS/NUMBER_INDEX.jpg"
+    )
+    group.add_argument("--hide-labels", action="store_true", help="draw boxes without names")
+    group.add_argument(
+        "--resume", action="store_true", help="continue an interrupted run after its last complete part"
     )
     group.add_argument(
         "--part-frames",
         type=int,
         default=120,
         metavar="N",
-        help="frames of a part, which an interrupted run does not lose (120)",
+        help="frames per part; an interrupted run keeps complete parts (default: 120)",
     )
 
 

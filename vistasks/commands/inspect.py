@@ -11,23 +11,36 @@ from vistasks.commands.arguments import max_pixels_argument, trust_argument
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+        "--weights", required=True, metavar="PATH", help="checkpoint (.safetensors) or run folder"
     )
-    parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    parser.add_argument("--image", required=True, metavar="FILE", help="input image")
     max_pixels_argument(parser)
     trust_argument(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the pictures go")
+    parser.add_argument("--output", required=True, metavar="DIR", help="output folder")
     parser.add_argument(
-        "--detection", type=int, default=0, metavar="N", help="which detection; 0, the default: the best"
+        "--detection",
+        type=int,
+        default=0,
+        metavar="N",
+        help="index of the detection to explain, by score (default: 0)",
     )
     parser.add_argument(
-        "--class", dest="class_name", metavar="NAME", help="which class of the map (default: the commonest)"
+        "--class",
+        dest="class_name",
+        metavar="NAME",
+        help="class of the segmentation map to explain (default: the most frequent)",
     )
     parser.add_argument(
-        "--pixel", metavar="X,Y", help="which pixel of the map (default: one amid the objects)"
+        "--pixel",
+        metavar="X,Y",
+        help="pixel of the segmentation map to explain (default: one inside an object)",
     )
     parser.add_argument(
-        "--occlusion", type=int, default=10, metavar="N", help="squares along the shorter side; 0: none"
+        "--occlusion",
+        type=int,
+        default=10,
+        metavar="N",
+        help="occlusion squares along the shorter side; 0 skips it (default: 10)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_inspect)
@@ -58,5 +71,5 @@ def _inspect(parsed: argparse.Namespace) -> int:
         )
     for name, fact in facts.items():
         print(f"{name:12} {fact['of'] if isinstance(fact, dict) and 'of' in fact else fact}")
-    print(f"pictures: {output.resolve()}: {', '.join(sorted(path.name for path in output.glob('*.png')))}")
+    print(f"images: {output.resolve()}: {', '.join(sorted(path.name for path in output.glob('*.png')))}")
     return 0

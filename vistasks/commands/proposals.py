@@ -11,32 +11,33 @@ from vistasks.commands.arguments import add_action, config_arguments, max_pixels
 
 def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    compute = add_action(
-        actions, "compute", "fill the proposal cache for a config's pictures; can be stopped and run again"
-    )
-    report = add_action(actions, "report", "recall, overlap and time of a config's proposals")
+    compute = add_action(actions, "compute", "fill the proposal cache for a config's images; resumable")
+    report = add_action(actions, "report", "measure recall, overlap and time of a config's proposals")
     for action, run in ((compute, _proposals_compute), (report, _proposals_report)):
         config_arguments(action)
         action.add_argument(
-            "--part", choices=["train", "val"], default="val", help="which data (default: val)"
+            "--part", choices=["train", "val"], default="val", help="part of the data (default: val)"
         )
-        action.add_argument("--threads", type=int, help="pictures side by side (default: all cores)")
+        action.add_argument("--threads", type=int, help="images in parallel (default: all cores)")
         action.set_defaults(run=run)
-    report.add_argument("--json", metavar="FILE", help="write the numbers here")
-    report.add_argument(
-        "--plot", metavar="FILE", help="write a plot of recall against the number of boxes here"
-    )
-    stages = add_action(actions, "stages", "draw what selective search does with a picture, stage by stage")
-    stages.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    report.add_argument("--json", metavar="FILE", help="write the results as JSON here")
+    report.add_argument("--plot", metavar="FILE", help="write a plot of recall by number of boxes here")
+    stages = add_action(actions, "stages", "draw the stages of selective search on an image")
+    stages.add_argument("--image", required=True, metavar="FILE", help="input image")
     max_pixels_argument(stages)
     stages.add_argument(
-        "--output", default="out/stages.png", metavar="FILE", help="png or jpg (default: out/stages.png)"
+        "--output",
+        default="out/stages.png",
+        metavar="FILE",
+        help="output png or jpg (default: out/stages.png)",
     )
-    stages.add_argument("--mode", choices=["single", "fast", "quality"], default="fast", help="default: fast")
+    stages.add_argument(
+        "--mode", choices=["single", "fast", "quality"], default="fast", help="mode (default: fast)"
+    )
     stages.set_defaults(run=_stages)
     clear = add_action(actions, "clear", "empty a proposal cache")
     clear.add_argument(
-        "--folder", default="data/proposals", metavar="DIR", help="the cache (default: data/proposals)"
+        "--folder", default="data/proposals", metavar="DIR", help="cache folder (default: data/proposals)"
     )
     clear.set_defaults(run=_proposals_clear)
 

@@ -11,10 +11,13 @@ from vistasks.commands.arguments import config_arguments
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument(
-        "--space", required=True, metavar="FILE", help="YAML: key.path: {low, high, log} or {choices: [...]}"
+        "--space",
+        required=True,
+        metavar="FILE",
+        help="YAML of the search space: key.path: {low, high, log} or {choices: [...]}",
     )
     parser.add_argument(
-        "--trials", type=int, default=20, help="trainings in all, earlier ones included (default: 20)"
+        "--trials", type=int, default=20, help="total number of trials, including earlier ones (default: 20)"
     )
     parser.set_defaults(run=_search)
 
@@ -31,9 +34,9 @@ def _search(parsed: argparse.Namespace) -> int:
     from vistasks.training.loop import train
 
     best = search(values, space, folder=folder, trials=parsed.trials, train=train)
-    print(
-        f"best         {best['value']:.4g} of {len(best['trials'])} trainings: {' '.join(best['overrides'])}"
-    )
+    print(f"best         {best['value']:.4g} of {len(best['trials'])} trials: {' '.join(best['overrides'])}")
     print(f"run folder   {Path(best['folder']).resolve()}")
-    print(f"search       {(folder / 'search.json').resolve()}; the same command with more --trials goes on")
+    print(
+        f"search       {(folder / 'search.json').resolve()}; to continue, run the same command with more --trials"
+    )
     return 0

@@ -11,26 +11,28 @@ from vistasks.commands.arguments import add_action, config_arguments
 def add(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(title="studies", metavar="NAME", required=True)
     joint = add_action(
-        names, "joint", "detection alone, segmentation alone and both over one trunk, at equal budgets"
+        names,
+        "joint",
+        "compare detection alone, segmentation alone and both over one backbone, at equal budgets",
     )
     config_arguments(joint)
+    joint.add_argument("--output", required=True, metavar="DIR", help="output folder; run again to continue")
+    joint.add_argument("--epochs", type=int, help="epochs of each training (default: the config's)")
     joint.add_argument(
-        "--output", required=True, metavar="DIR", help="the study's folder; run again, it goes on from there"
-    )
-    joint.add_argument("--epochs", type=int, help="of each of the three (default: the config's)")
-    joint.add_argument(
-        "--minutes", type=float, help="of training steps for each of the three, instead of --epochs"
+        "--minutes", type=float, help="minutes of training steps for each training, instead of --epochs"
     )
     joint.set_defaults(run=_joint)
-    ablation = add_action(names, "ablation", "one config, and what single changes to it do, at equal epochs")
+    ablation = add_action(
+        names, "ablation", "measure the effect of single changes to a config, at equal epochs"
+    )
     config_arguments(ablation)
     ablation.add_argument(
-        "--changes", required=True, metavar="FILE", help="YAML: a row's name: [key.path=value, ...]"
+        "--changes", required=True, metavar="FILE", help="YAML of the changes: name: [key.path=value, ...]"
     )
     ablation.add_argument(
-        "--output", required=True, metavar="DIR", help="the study's folder; run again, it goes on from there"
+        "--output", required=True, metavar="DIR", help="output folder; run again to continue"
     )
-    ablation.add_argument("--epochs", type=int, help="of each training (default: the config's)")
+    ablation.add_argument("--epochs", type=int, help="epochs of each training (default: the config's)")
     ablation.set_defaults(run=_ablation)
 
 

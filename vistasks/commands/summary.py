@@ -13,17 +13,19 @@ from vistasks.commands.arguments import config_arguments
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
-    parser.add_argument("--size", default="480x640", metavar="HxW", help="of the picture (default: 480x640)")
+    parser.add_argument("--size", default="480x640", metavar="HxW", help="input size (default: 480x640)")
     parser.add_argument(
-        "--classes", type=int, metavar="N", help="so many classes, without looking into the data"
+        "--classes", type=int, metavar="N", help="number of classes, instead of reading the data"
     )
     parser.add_argument(
-        "--proposals", type=int, default=300, help="boxes that the detector looks at (default: 300)"
+        "--proposals", type=int, default=300, help="number of region proposals (default: 300)"
     )
     parser.add_argument(
-        "--all", action="store_true", help="also layers without parameters or windows (activations, dropout)"
+        "--all",
+        action="store_true",
+        help="also list layers without parameters or kernels (activations, dropout)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything here")
+    parser.add_argument("--json", metavar="FILE", help="write the summary as JSON here")
     parser.set_defaults(run=_summary)
 
 
@@ -32,7 +34,7 @@ def _summary(parsed: argparse.Namespace) -> int:
 
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", parsed.size)
     if match is None:
-        raise ValueError(f"--size: expected height x width such as 480x640; received '{parsed.size}'")
+        raise ValueError(f"--size: expected HEIGHTxWIDTH, such as 480x640; received '{parsed.size}'")
     if parsed.proposals < 1 or (parsed.classes is not None and parsed.classes < 1):
         raise ValueError("--proposals and --classes must be at least 1")
     config = load_config(parsed.config, parsed.overrides)
@@ -58,7 +60,7 @@ def _summary(parsed: argparse.Namespace) -> int:
 
 def _print(found: dict[str, Any], *, everything: bool) -> None:
     devices = list(found["seconds"])
-    print(f"picture {found['padded'][0]}x{found['padded'][1]} (padded); output: height x width x channels; by the formula: "
+    print(f"image {found['padded'][0]}x{found['padded'][1]} (padded); output: height x width x channels; by the formula: "
           "the width by (W - F + 2P)/S + 1, rounded down; sees: receptive field in pixels")  # fmt: skip
     header = [
         "layer",
@@ -109,7 +111,7 @@ def _print(found: dict[str, Any], *, everything: bool) -> None:
         )
     for task, strides in found["strides"].items():
         print(
-            f"{task} reads strides {', '.join(map(str, strides)) or 'none: it passes crops through the trunk'}"
+            f"{task} reads strides {', '.join(map(str, strides)) or 'none: it passes crops through the backbone'}"
         )
 
 

@@ -11,13 +11,17 @@ from vistasks.commands.arguments import config_arguments, trust_argument
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument(
-        "--weights", required=True, metavar="PATH", help="a checkpoint (.safetensors) or a run folder"
+        "--weights", required=True, metavar="PATH", help="checkpoint (.safetensors) or run folder"
     )
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="where the checkpoint with the machines goes"
+        "--output", required=True, metavar="DIR", help="write the checkpoint with the SVMs here"
     )
     parser.add_argument(
-        "--cost", type=float, default=1e-3, metavar="C", help="C, what an example costs; .001 as in R-CNN"
+        "--cost",
+        type=float,
+        default=1e-3,
+        metavar="C",
+        help="regularisation parameter C (default: 0.001, as in R-CNN)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     trust_argument(parser)
@@ -45,12 +49,10 @@ def _svm(parsed: argparse.Namespace) -> int:
             trust=parsed.trust,
             track=lambda loader: track(loader, "mining", transient=True),
         )
-    table = Table(
-        "class", "objects", "right", "negatives", "hard ones", title="linear support vector machines"
-    )
+    table = Table("class", "objects", "right", "negatives", "hard ones", title="linear SVMs")
     for row in done["classes"]:
         table.add_row(row["class"], *(f"{row[key]:,}" for key in ("objects", "right", "negatives", "hard")))
     PlainConsole().print(table)
     print(f"weights      {done['output']}")
-    print(f"what it gains: vistasks evaluate --config {parsed.config} --weights {parsed.output}")
+    print(f"to measure the gain: vistasks evaluate --config {parsed.config} --weights {parsed.output}")
     return 0

@@ -10,13 +10,13 @@ from vistasks.commands.arguments import config_arguments
 
 def add(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
-    resume = "go on from the newest good checkpoint of the run folder, or from this one"
+    resume = "continue from the newest intact checkpoint of the run folder, or from this one"
     parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help=resume)
     parser.add_argument(
-        "--print-config", action="store_true", help="print every value and where it came from, and stop"
+        "--print-config", action="store_true", help="print every value and its origin, then exit"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="try all that comes before the first step, tell all problems"
+        "--dry-run", action="store_true", help="run all preflight checks, report every problem, then exit"
     )
     parser.set_defaults(run=_train)
 

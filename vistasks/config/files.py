@@ -26,9 +26,7 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key in written]  # type: ignore[no-untyped-call]
         for index, (key_node, key) in enumerate(zip(written, keys)):
             if key in keys[:index]:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark
-                )
+                raise yaml.MarkedYAMLError(problem=f"duplicate key '{key}'", problem_mark=key_node.start_mark)
         return super().construct_mapping(node, deep)
 
 

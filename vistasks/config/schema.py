@@ -37,9 +37,11 @@ class FoldsConfig(Section):
     """
 
     count: int = Field(default=5, ge=2)
-    fold: int = Field(default=0, ge=0, description="0 to count - 1")
+    fold: int = Field(default=0, ge=0, description="the fold to evaluate, 0 to count - 1")
     seed: int = Field(
-        default=0, ge=0, description="which pictures come together; not the run's seed, so that runs compare"
+        default=0,
+        ge=0,
+        description="seed of the split; separate from the run's seed, so that runs are comparable",
     )
 
     @field_validator("fold")
@@ -47,7 +49,7 @@ class FoldsConfig(Section):
     def _one_of_them(cls, fold: int, info: ValidationInfo) -> int:
         count = info.data.get("count", fold + 1)
         if fold >= count:
-            raise ValueError(f"there are {count} folds, numbered from 0; received: {fold}")
+            raise ValueError(f"expected a fold from 0 to {count - 1}; received: {fold}")
         return fold
 
 
@@ -58,26 +60,28 @@ class DataConfig(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
-    format: str = Field(description="a registered dataset format: voc, coco, mask_folder, shapes")
+    format: str = Field(description="a registered data format: voc, coco, mask_folder, shapes")
     root: str
     train: Options = Field(
         default={}, description="reader options of the training part, such as {split: train}"
     )
-    val: Options = Field(default={}, description="reader options of the part that is evaluated")
+    val: Options = Field(default={}, description="reader options of the evaluated part")
     also: list[Options] = Field(
-        default=[], description="further training sets: format, root and options of each"
+        default=[], description="further training sets, each with format, root and reader options"
     )
     on_error: Literal["raise", "skip"] = Field(
-        default="raise", description="skip: damaged pictures are left out and listed"
+        default="raise", description="skip: skip damaged images and list them"
     )
     max_pixels: PositiveInt = Field(
-        default=MAX_PIXELS, description="a picture with more is not decoded but taken for damaged"
+        default=MAX_PIXELS, description="larger images count as damaged and are not decoded"
     )
     decode: Literal["full", "reduced"] = Field(
-        default="full", description="reduced: JPEGs for training at the size needed"
+        default="full", description="reduced: decode training JPEGs at the size needed"
     )
-    cache: Literal["ram", "disk"] | None = Field(default=None, description="keeps decoded pictures")
-    cache_folder: str = Field(default="data/decoded", description="where cache: disk keeps them")
+    cache: Literal["ram", "disk"] | None = Field(
+        default=None, description="keep decoded images in memory or on disk"
+    )
+    cache_folder: str = Field(default="data/decoded", description="folder of the disk cache")
     folds: FoldsConfig | None = Field(
         default=None, description="cross-validation; null: train and val as they are"
     )
@@ -99,19 +103,19 @@ class InputConfig(Section):
     """
 
     min_side: PositiveInt | None = Field(
-        default=None, description="scale so that the shorter side has this many pixels"
+        default=None, description="scale the shorter side to this many pixels"
     )
-    max_side: PositiveInt | None = Field(default=None, description="but the longer side not more than this")
+    max_side: PositiveInt | None = Field(default=None, description="maximum of the longer side")
     train_scales: list[PositiveFloat] = Field(
         default=[1.0],
         min_length=1,
-        description="multi-scale training: each picture at one of these factors of that size",
+        description="multi-scale training: factors of that size, one drawn per image",
     )
     predict_scale: float | None = Field(
         default=None,
         ge=0.1,
         le=10,
-        description="evaluate and predict at this factor of that size (null: 1); over 1 where augmentation enlarges on average",
+        description="factor of that size for evaluation and prediction (null: 1); above 1 where augmentation enlarges on average",
     )
 
 
@@ -120,7 +124,7 @@ class ProposalsConfig(Section):
         default={"name": "selective_search"}, description="a registered proposal method and its options"
     )
     cache: str | None = Field(
-        default="data/proposals", description="folder of the proposal cache; null: compute every time"
+        default="data/proposals", description="folder of the proposal cache; null: no cache"
     )
 
 
@@ -128,22 +132,22 @@ class ModelConfig(Section):
     backbone: Options
     neck: Options | None = None
     heads: dict[str, Options] = Field(
-        description="one or more of: detection, segmentation; null takes a head away"
+        description="one head per task: detection, segmentation; null removes a head"
     )
     loss_weights: dict[str, PositiveFloat] = Field(
-        default={}, description="factor of each head's losses; 1 where not named"
+        default={}, description="factor of each head's losses (default: 1)"
     )
     weighting: Options = Field(
-        default={"name": "fixed"}, description="of several heads: fixed, uncertainty or gradient_norm"
+        default={"name": "fixed"}, description="balance of several heads: fixed, uncertainty or gradient_norm"
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="the trunk's blocks are computed twice: less memory, slower"
+        default=False, description="recompute the backbone's blocks in the backward pass: less memory, slower"
     )
     freeze_stages: int = Field(
-        default=0, ge=0, description="the first n stages of the backbone are not trained"
+        default=0, ge=0, description="number of backbone stages to freeze, from the first"
     )
     freeze_batchnorm: bool = Field(
-        default=False, description="the backbone's BatchNorm statistics and affine stay fixed"
+        default=False, description="freeze the backbone's BatchNorm statistics and affine parameters"
     )
 
     @field_validator("heads", mode="before")
@@ -170,17 +174,17 @@ class ModelConfig(Section):
         heads = info.data.get("heads", weights)  # missing where they were wrong themselves
         for task in weights:
             if task not in heads:
-                raise ValueError(f"loss_weights names '{task}', but heads has {', '.join(heads)}")
+                raise ValueError(f"loss_weights: no head '{task}'; heads: {', '.join(heads)}")
         return weights
 
 
 class OptimizerConfig(Section):
     name: Literal["sgd", "adamw"] = "adamw"
     lr: PositiveFloat = Field(
-        default=1e-3, description="peak learning rate of the heads and the neck, for one optimizer step"
+        default=1e-3, description="peak learning rate of heads and neck; not scaled by the batch size"
     )
     backbone_lr: PositiveFloat | None = Field(
-        default=None, description="peak learning rate of the trunk; null: lr"
+        default=None, description="peak learning rate of the backbone; null: lr"
     )
     weight_decay: float = Field(
         default=1e-4, ge=0, description="not applied to biases and normalisation layers"
@@ -190,20 +194,25 @@ class OptimizerConfig(Section):
 
 class ScheduleConfig(Section):
     name: Literal["constant", "cosine", "poly", "step"] = "cosine"
-    warmup_steps: int = Field(default=100, ge=0, description="linear from 0 to the peak rate")
-    final_factor: float = Field(default=0.01, ge=0, le=1, description="cosine: last rate over peak rate")
+    warmup_steps: int = Field(
+        default=100, ge=0, description="steps of linear warm-up from 0 to the peak learning rate"
+    )
+    final_factor: float = Field(
+        default=0.01, ge=0, le=1, description="cosine: final learning rate as a share of the peak"
+    )
     power: PositiveFloat = Field(default=0.9, description="poly: (1 - progress) ** power")
     milestones: list[float] = Field(
-        default=[0.7, 0.9], description="step: shares of the training after which the rate drops"
+        default=[0.7, 0.9],
+        description="step: points of the training, from 0 to 1, at which the learning rate drops",
     )
-    gamma: float = Field(default=0.1, gt=0, le=1, description="step: factor of each drop")
+    gamma: float = Field(default=0.1, gt=0, le=1, description="step: factor at each milestone")
 
     @field_validator("milestones")
     @classmethod
     def _shares(cls, milestones: list[float]) -> list[float]:
         if not all(0 < milestone < 1 for milestone in milestones):
             raise ValueError(
-                f"milestones are shares of the training, between 0 and 1, such as 0.7; received: {milestones}"
+                f"milestones: expected shares of the training between 0 and 1, such as 0.7; received: {milestones}"
             )
         return milestones
 
@@ -218,69 +227,77 @@ class StageConfig(Section):
 class TrainConfig(Section):
     epochs: PositiveInt = 10
     batch_size: PositiveInt = Field(
-        default=4, description="pictures of a device at once; a step has this x devices x accumulate"
+        default=4, description="images per device; an optimizer step has batch_size x devices x accumulate"
     )
     accumulate: PositiveInt = Field(
-        default=1, description="batches whose gradients are averaged before an update"
+        default=1, description="batches averaged per optimizer step (gradient accumulation)"
     )
-    workers: int = Field(default=1, ge=0, description="data loading processes")
+    workers: int = Field(
+        default=1, ge=0, description="number of data workers (processes); 0 loads in the main process"
+    )
     sampling: Options = Field(
         default={"name": "shuffle"},
-        description="shuffle, repeat_factor, class_balanced or task_balanced, with options",
+        description="order of training images: shuffle, repeat_factor, class_balanced or task_balanced, with options",
     )
     overfit_batches: PositiveInt | None = Field(
         default=None,
-        description="for debugging: train and evaluate on so many batches of pictures, without augmentation",
+        description="for debugging: train and evaluate on this many batches, without augmentation",
     )
     preflight: Literal["none", "sample", "full"] = Field(
-        default="sample", description="what is tried before the first step; full: every file is read"
+        default="sample", description="preflight checks before the first step; full: read every file"
     )
     stages: list[StageConfig] = Field(
-        default=[], description="heads that learn until a share of the training; afterwards all"
+        default=[], description="heads to train until a share of the training; afterwards all"
     )
     task_sampling: dict[str, PositiveFloat] = Field(
-        default={}, description="one head a step, drawn with these shares; {}: all"
+        default={},
+        description="train one head per step, drawn with these shares; {}: all heads in every step",
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip_grad_norm: PositiveFloat | None = None
     ema: float | None = Field(
-        default=None, gt=0, lt=1, description="decay of the averaged weights, which are then evaluated"
+        default=None,
+        gt=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is evaluated and saved as best; null: none",
     )
     early_stopping: PositiveInt | None = Field(
-        default=None, description="stop after so many evaluations without a better one"
+        default=None, description="stop after this many evaluations without improvement; null: never"
     )
     validate_every: PositiveInt = Field(
-        default=1, description="epochs between evaluations; the last is always evaluated"
+        default=1, description="epochs between evaluations; the last epoch is always evaluated"
     )
     samples: int = Field(
-        default=4, ge=0, description="validation pictures drawn at each evaluation, into samples/; 0: none"
+        default=4, ge=0, description="validation images to draw at each evaluation into samples/; 0: none"
     )
     monitor: str | None = Field(
-        default=None, description="what 'best' means: AP, AP50, VOC_mAP, mIoU; null: mean of AP and mIoU"
+        default=None,
+        description="metric that selects the best checkpoint: AP, AP50, VOC_mAP, mIoU; null: mean of AP and mIoU",
     )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: PositiveInt | None = Field(
         default=None,
-        description="PyTorch's on the CPU; null: OMP_NUM_THREADS, or the number that the preflight measures as fastest",
+        description="PyTorch's CPU threads; null: OMP_NUM_THREADS, or the fastest number as measured by the preflight checks",
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = Field(
-        default=1, description="processes of this machine, each with a device; torchrun says it itself"
+        default=1, description="devices of this machine, one process each; torchrun sets it itself"
     )
     sync_batchnorm: bool = Field(
-        default=False, description="BatchNorm over all devices' pictures (CUDA, devices > 1)"
+        default=False, description="synchronise BatchNorm over all devices (CUDA, devices > 1)"
     )
-    deterministic: bool = Field(default=False, description="only deterministic kernels; slower")
+    deterministic: bool = Field(default=False, description="use deterministic kernels only; slower")
 
 
 class CheckpointConfig(Section):
     every_minutes: PositiveFloat | None = Field(
         default=15.0,
-        description="also save within an epoch when the last save is so long ago; null: at the ends of epochs only",
+        description="also save within an epoch after this many minutes; null: only at the end of each epoch",
     )
     keep: PositiveInt = Field(
-        default=2, description="complete states kept, last.safetensors among them; best comes on top"
+        default=2,
+        description="number of training states to keep, including last.safetensors; best.safetensors comes on top",
     )
 
 
@@ -297,7 +314,8 @@ class Config(Section):
     data: DataConfig
     input: InputConfig = InputConfig()
     augment: list[Any] = Field(
-        default=[], description="albumentations transforms by name with their arguments, in order"
+        default=[],
+        description="albumentations transforms with their arguments, in order; Mosaic, MixUp and CopyPaste come first",
     )
     proposals: ProposalsConfig = ProposalsConfig()
     model: ModelConfig

@@ -172,7 +172,7 @@ def _check_size(size: Size, expected: int | Size | None, path: str | Path) -> No
     limit = MAX_PIXELS if expected is None else expected
     if height * width > limit:
         raise ValueError(
-            f"{path}: {width}x{height} pixels are more than max_pixels, {limit:,}; scale the picture down, or "
+            f"{path}: {width}x{height} pixels are more than max_pixels, {limit:,}; scale the image down, or "
             f"raise the limit: data.max_pixels={height * width} in the config, --max-pixels of infer and inspect"
         )
 

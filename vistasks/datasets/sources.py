@@ -48,7 +48,7 @@ _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 _VOC07, _VOC12 = "VOCdevkit/VOC2007", "VOCdevkit/VOC2012"
 _COCO = "http://images.cocodataset.org"
 _VOC_FOLDERS = ("Annotations", "ImageSets/Main", "JPEGImages", "SegmentationClass")
-_VOC_TERMS = "the pictures are under Flickr's terms; for research"
+_VOC_TERMS = "the images are under Flickr's terms; for research"
 _GITHUB = "https://github.com"
 _BRANCH = "archive/refs/heads/master.zip"
 _CAMVID_FOLDERS = ("train", "trainannot", "val", "valannot", "test", "testannot")
@@ -105,7 +105,7 @@ SOURCES: Mapping[str, Source] = {
             "train2017",
             "val2017",
         ),
-        "annotations CC BY 4.0; the pictures are under Flickr's terms, each its own",
+        "annotations CC BY 4.0; the images are under Flickr's terms, each its own",
         "https://cocodataset.org/#download",
     ),
     "camvid": Source(

@@ -59,7 +59,7 @@ def fold_of_pictures(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
     folds differ by at most one picture. A ``ValueError`` where there are fewer pictures than folds."""
     if count > len(dataset):
         raise ValueError(
-            f"data.folds.count: {count} folds need at least as many pictures, and there are {len(dataset)}"
+            f"data.folds.count: {count} folds need at least as many images, and there are {len(dataset)}"
         )
     found = [np.unique(dataset.annotation(index).labels) for index in range(len(dataset))]
     pictures = np.bincount(np.concatenate([*found, np.zeros(0, np.int64)]), minlength=1)

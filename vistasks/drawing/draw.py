@@ -64,7 +64,9 @@ def blend_map(image: np.ndarray, segmentation: SegmentationMap, colours: Sequenc
     """
     labels = segmentation.labels
     if labels.shape != image.shape[:2]:
-        raise ValueError(f"the class map is {labels.shape}, the picture {image.shape[:2]} (height, width)")
+        raise ValueError(
+            f"the segmentation map is {labels.shape}, the image {image.shape[:2]} (height, width)"
+        )
     table = np.zeros((256, 1, 3), dtype=np.uint8)
     table[: len(colours), 0] = colours
     # applyColorMap is OpenCV's look-up from one channel to three: 14 times as quick as table[labels] on

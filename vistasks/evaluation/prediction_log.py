@@ -116,7 +116,7 @@ class PredictionLog:
         ids = [picture["id"] for picture in stored["pictures"]]
         if ids != [data.ids[index] for index in places]:
             raise ValueError(
-                f"{self.path}: the data set does not have its pictures {', '.join(ids[:3])}... in this order"
+                f"{self.path}: the data set does not have its images {', '.join(ids[:3])}... in this order"
             )
         samples = [
             replace(data[index], proposals=_array(picture["proposals"]))

@@ -94,5 +94,5 @@ def require_strides(head: str, trunk: Trunk, strides: Sequence[int]) -> None:
     if lacking:
         have, want = (", ".join(map(str, s)) for s in (sorted(trunk.channels), strides))
         raise TrunkMismatch(
-            f"{head} needs maps at strides {want}, but the trunk '{trunk.name}' has strides {have}"
+            f"{head} needs maps at strides {want}, but the backbone '{trunk.name}' has strides {have}"
         )

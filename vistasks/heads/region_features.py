@@ -137,7 +137,7 @@ class WarpedRegions(RegionFeatures):
         if crop % self.stride:
             smaller = crop // self.stride * self.stride
             raise ValueError(
-                f"crop must divide by the trunk's stride {self.stride}: use {smaller} or {smaller + self.stride}"
+                f"crop must divide by the backbone's stride {self.stride}: use {smaller} or {smaller + self.stride}"
             )
         if not 0 <= 2 * context < crop:
             raise ValueError(f"context must be from 0 to less than half of crop ({crop}); received {context}")

@@ -50,7 +50,7 @@ class SegNet(SegmentationHead):
         super().__init__(classes, class_weights, loss=loss, auxiliary=auxiliary, trunk=trunk)
         if not trunk.pooling:
             raise TrunkMismatch(
-                f"segnet unpools by the encoder's pooling indices, and the trunk '{trunk.name}' publishes none"
+                f"segnet unpools by the encoder's pooling indices, and the backbone '{trunk.name}' publishes none"
             )
         self.strides = sorted(trunk.pooling, reverse=True)
         stages = []

@@ -60,7 +60,7 @@ class SkipDecoder(SegmentationHead):
         self.strides = sorted((stride for stride in trunk.channels if stride >= finest), reverse=True)
         if not self.strides:
             raise TrunkMismatch(
-                f"skip_decoder goes up to stride {finest}, but the trunk '{trunk.name}' ends at stride {max(trunk.channels)}"
+                f"skip_decoder goes up to stride {finest}, but the backbone '{trunk.name}' ends at stride {max(trunk.channels)}"
             )
         given = list(widths or WIDTHS)
         width = [given[min(index, len(given) - 1)] for index in range(len(self.strides))]

@@ -108,7 +108,7 @@ def infer(
     names = output_names(paths, folder)
     for path in paths:
         if (output / f"{names[path]}.jpg").resolve() == path.resolve():
-            raise ValueError(f"{path}: the result would overwrite this picture; choose another output folder")
+            raise ValueError(f"{path}: the result would overwrite this image; choose another output folder")
     with owned(output):
         results = PictureResults(
             output,

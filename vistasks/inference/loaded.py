@@ -100,7 +100,7 @@ class LoadedModel(Backend):
                 f"--cuda-graphs needs a GPU, and this model runs on {self.device.type}; leave it out"
             )
         if cuda_graphs and compiled:
-            raise ValueError("--compile and --cuda-graphs both take the trunk's place; leave one out")
+            raise ValueError("--compile and --cuda-graphs both take the backbone's place; leave one out")
         if half:
             self.model.precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         if compiled:
@@ -119,7 +119,7 @@ class LoadedModel(Backend):
         """
         if test_time.window is not None and not self.slides_windows:
             raise ValueError(
-                f"{self.path}: windows are there for class maps, and this model only detects; leave out --window"
+                f"{self.path}: windows are there for segmentation maps, and this model only detects; leave out --window"
             )
         self.model.look(test_time)
 

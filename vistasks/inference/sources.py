@@ -167,11 +167,11 @@ def _nothing(source: str | Path, found: list[Path]) -> str:
     """What to say where a source means no image."""
     path = Path(source)
     if path.is_dir():
-        what = "no picture in this folder"
+        what = "no image in this folder"
     elif found:
-        what = "this pattern matches no picture"
+        what = "this pattern matches no image"
     else:
         what = "no such file or folder, and no file matches it as a pattern"
     videos = [p for p in found if p.suffix.lower() in VIDEO_SUFFIXES]
     hint = f". There are {len(videos)} videos; give one by its name, such as {videos[0]}" if videos else ""
-    return f"{path.absolute()}: {what}; pictures end in {', '.join(sorted(SUFFIXES))}{hint}"
+    return f"{path.absolute()}: {what}; images end in {', '.join(sorted(SUFFIXES))}{hint}"

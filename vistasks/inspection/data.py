@@ -71,7 +71,7 @@ def show_command(config: Config, output: Path, *, count: int = 12) -> int:
         raise ValueError(f"--count must be at least 1, not {count}")
     if not cv2.haveImageWriter(str(output)):
         raise ValueError(
-            f"{output}: pictures with the suffix '{output.suffix}' cannot be written; use .jpg or .png"
+            f"{output}: images with the suffix '{output.suffix}' cannot be written; use .jpg or .png"
         )
     dataset = build_dataset(config, "train")
     pipeline = build_pipeline(config, dataset, training=True)

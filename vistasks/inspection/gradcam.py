@@ -73,7 +73,7 @@ def grad_cam(
     if chosen is None or chosen not in gradients:
         readable = ", ".join(map(str, gradients)) or "none"
         raise ValueError(
-            f"the score does not depend on the trunk's map at stride {stride}; it does at: {readable}"
+            f"the score does not depend on the backbone's map at stride {stride}; it does at: {readable}"
         )
     weights = gradients[chosen] if local else gradients[chosen].mean(dim=(2, 3), keepdim=True)
     heat = functional.relu((weights * maps[chosen].detach()).sum(dim=1, keepdim=True))

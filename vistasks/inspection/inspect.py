@@ -88,7 +88,7 @@ class Inspection:
             tiles = torch.cat([one.mean(dim=0, keepdim=True), one[chosen]]).numpy()
             name = f"stride {stride}, {len(one)} channels: their mean, then channels {', '.join(map(str, chosen.tolist()))}"
             sheets[name] = figures.tiled(tiles, len(tiles))
-        figures.save_sheets(self.output / "features.png", sheets, "feature maps of the trunk by depth")
+        figures.save_sheets(self.output / "features.png", sheets, "feature maps of the backbone by depth")
 
     def detection(self, number: int, *, cells: int) -> None:
         """gradcam_detection.png, occlusion_detection.png, roi.png of a detection, 0 the best; a ValueError if
@@ -98,7 +98,7 @@ class Inspection:
         if found is None or not 0 <= number < len(found):
             count = 0 if found is None else len(found)
             raise ValueError(
-                f"--detection {number}: the model finds {count} objects in this picture, counted from 0"
+                f"--detection {number}: the model finds {count} objects in this image, counted from 0"
             )
         box, label = found.boxes[number] * self.scale, int(found.labels[number])
         region = torch.from_numpy(box).to(self.loaded.device)
@@ -139,7 +139,7 @@ class Inspection:
             ]
             name = ranked[0] if ranked else present.names[int(counts.argmax())]
         if name not in present.names:
-            raise ValueError(f"--class {name}: the class map's classes are {', '.join(present.names)}")
+            raise ValueError(f"--class {name}: the segmentation map's classes are {', '.join(present.names)}")
         label = present.names.index(name)
         share = counts[label] / counts.sum()
         self._explain(
@@ -165,7 +165,7 @@ class Inspection:
             at = (int(column), int(row))
         x, y = at
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"--pixel {x},{y} lies outside of the {width}x{height} picture")
+            raise ValueError(f"--pixel {x},{y} lies outside of the {width}x{height} image")
         label = int(found.labels[y, x])
         scaled = int((x + 0.5) * self.scale[0]), int((y + 0.5) * self.scale[1])
         score = pixel_score(self.model, self.batch, *scaled, label)
@@ -212,7 +212,9 @@ class Inspection:
 
     def _map(self) -> SegmentationMap:
         if self.map is None:
-            raise ValueError("this model has no class map; --class and --pixel need a segmentation head")
+            raise ValueError(
+                "this model has no segmentation map; --class and --pixel need a segmentation head"
+            )
         return self.map
 
     def _explain(
@@ -275,7 +277,7 @@ def inspect(
         if len(look.detections) or detection:
             look.detection(detection, cells=cells)
         else:
-            look.facts["detection"] = "nothing found in this picture"
+            look.facts["detection"] = "nothing found in this image"
         look.regions()
     if look.map is not None or class_name is not None or pixel is not None:
         look.class_of_map(class_name, cells=cells)

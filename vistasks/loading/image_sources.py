@@ -109,7 +109,7 @@ class RamCache:
         total, free = int(starts[-1]), available_memory()
         if free is not None and total > 0.9 * free:
             raise ValueError(
-                f"data.cache=ram: {len(paths)} decoded pictures take {gigabytes(total)}, and {gigabytes(free)} of memory are "
+                f"data.cache=ram: {len(paths)} decoded images take {gigabytes(total)}, and {gigabytes(free)} of memory are "
                 "available; use data.cache=disk, or data.decode=reduced where the input is scaled down"
             )
         self._starts = SharedArrays({"starts": starts})
@@ -163,7 +163,7 @@ class DiskCache:
         except FileNotFoundError:
             pass
         except ValueError as error:
-            warnings.warn(f"{error}; the picture is decoded again", stacklevel=2)
+            warnings.warn(f"{error}; the image is decoded again", stacklevel=2)
         image = self.source.read(index, path, full)
         self._keep(entry, image)
         return image
@@ -177,7 +177,7 @@ class DiskCache:
         except OSError as error:
             self._writable = False
             warnings.warn(
-                f"{self.folder}: decoded pictures cannot be kept ({error}); going on without", stacklevel=3
+                f"{self.folder}: decoded images cannot be kept ({error}); going on without", stacklevel=3
             )
 
 
@@ -192,11 +192,9 @@ def read_entry(entry: Path) -> np.ndarray:
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile and numpy raise a dozen kinds on damage, and all mean the same
-        raise ValueError(f"{entry}: damaged entry of the picture cache ({error})") from error
+        raise ValueError(f"{entry}: damaged entry of the image cache ({error})") from error
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"{entry}: damaged entry of the picture cache (it holds {image.shape} {image.dtype})"
-        )
+        raise ValueError(f"{entry}: damaged entry of the image cache (it holds {image.shape} {image.dtype})")
     return np.ascontiguousarray(image)
 
 

@@ -183,7 +183,7 @@ def _classes_of_pictures(dataset: Dataset) -> Sequence[np.ndarray]:
         found.append(np.unique(objects.labels[~(objects.difficult | objects.crowd)]))
     if not any(len(classes) for classes in found):
         raise ValueError(
-            "no picture has an object, so classes cannot be balanced; use shuffle or task_balanced"
+            "no image has an object, so classes cannot be balanced; use shuffle or task_balanced"
         )
     return found
 

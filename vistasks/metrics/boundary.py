@@ -62,7 +62,7 @@ class BoundaryQuality(Metric[BoundaryCounts]):
         fs = [float(np.nanmean(f[:, k])) if np.isfinite(f[:, k]).any() else None for k in range(classes)]
         return {
             "protocol": f"Boundary IoU at {BAND:g} of the diagonal, over the data set; boundary F at {TOLERANCE:g} of "
-            "the diagonal, mean over pictures with the class; pixels marked 255 ignored",
+            "the diagonal, mean over images with the class; pixels marked 255 ignored",
             "boundary_mIoU": mean_or_none([v for v in ious if v is not None]),
             "boundary_F": mean_or_none([v for v in fs if v is not None]),
             "per_class": {

@@ -105,9 +105,9 @@ class PanopticQuality(Metric[PanopticCounts]):
 
     def _protocol(self) -> str:
         return (
-            "approximate, from boxes and class map: a pixel belongs to the smallest box of its class around it, labelled or "
-            f"detected with {self.score:g} or more; classes without boxes are one segment a picture; matched above IoU .5; mean "
-            "over the classes that occur"
+            "approximate, from boxes and segmentation map: a pixel belongs to the smallest box of its class around it "
+            f"(labelled, or detected with a score of {self.score:g} or more); classes without boxes are one segment per image; "
+            "matched above IoU .5; mean over the classes that occur"
         )
 
 

@@ -40,7 +40,7 @@ def gain_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     names = [name for name in GAINED if any(row["numbers"].get(name) is not None for row in rows)]
     table = Table(
         title="gain and cost",
-        caption="s: seconds a picture in the model",
+        caption="s: seconds per image in the model",
         caption_justify="left",
         min_width=WIDTH,
     )

@@ -55,7 +55,7 @@ def build_model(config: ModelConfig, classes: ClassNames, *, pretrained: bool = 
     heads = {task: _build_head(task, options, trunk, classes) for task, options in config.heads.items()}
     if config.gradient_checkpointing and not backbone.can_checkpoint:
         raise ValueError(
-            f"model.gradient_checkpointing: the trunk '{trunk.name}' cannot do that; set it to false"
+            f"model.gradient_checkpointing: the backbone '{trunk.name}' cannot do that; set it to false"
         )
     backbone.gradient_checkpointing = config.gradient_checkpointing
     try:
@@ -77,7 +77,7 @@ def _build_weighting(config: ModelConfig, heads: Mapping[str, Head]) -> TaskWeig
     if weighting.reads_shared_maps and alone:
         raise ValueError(
             f"model.weighting: {options['name']} compares gradients in the maps that both heads read, and {alone[0]} passes "
-            "crops of its own through the trunk (roi: warp); use fixed or uncertainty"
+            "crops of its own through the backbone (roi: warp); use fixed or uncertainty"
         )
     return weighting
 
@@ -93,7 +93,7 @@ def _build_head(task: str, options: Mapping[str, Any], trunk: Trunk, classes: Cl
         head = build_part(HEADS, options, where=where, given={"trunk": trunk, "classes": names})
     except TrunkMismatch as error:
         fitting = ", ".join(_trunks_for(options, names)) or "none"
-        raise ValueError(f"{where}: {error}. Trunks that can (without a neck): {fitting}") from None
+        raise ValueError(f"{where}: {error}. Backbones that can (without a neck): {fitting}") from None
     if head.task != task:
         raise ValueError(
             f"{where}.name: '{options['name']}' is a {head.task} head; put it under model.heads.{head.task}"
@@ -224,7 +224,7 @@ def check_weights(model: MultiTaskModel, weights: Mapping[str, Tensor], where: s
     differing.append(("other numbers", sorted(kinds)))
     lines = [f"  {what} ({len(names)}): {'; '.join(names[:10])}" for what, names in differing if names]
     if lines:
-        raise ValueError("\n".join([f"{where}: these weights are not of this model:", *lines]))
+        raise ValueError("\n".join([f"{where}: weights do not match the model:", *lines]))
     return weights
 
 

@@ -35,7 +35,7 @@ class FPN(nn.Module):
         )
         unknown = [stride for stride in chosen if stride not in in_channels]
         if unknown or not chosen:
-            raise ValueError(f"fpn: strides {strides} must be some of the trunk's: {sorted(in_channels)}")
+            raise ValueError(f"fpn: strides {strides} must be some of the backbone's: {sorted(in_channels)}")
         if channels < 1:
             raise ValueError(f"fpn: channels must be at least 1, not {channels}")
         self.channels = dict.fromkeys(chosen, channels)

@@ -100,7 +100,7 @@ def compute_command(
     seconds = time.perf_counter() - started
     new = len(dataset) - kept
     console.print(
-        f"{new} pictures computed, {kept} were there, in {seconds:.1f} s; {boxes / max(1, len(dataset)):.0f} boxes each"
+        f"{new} images computed, {kept} were there, in {seconds:.1f} s; {boxes / max(1, len(dataset)):.0f} boxes each"
     )
     console.print(f"kept in {method.folder.resolve()}")
     return 0
@@ -185,8 +185,8 @@ def _number(value: float | None) -> str:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    console.print(f"{result['method']}: {result['boxes']:.0f} boxes and {result['seconds']:.3f} s a picture")
-    console.print(f"{result['pictures']} pictures, {result['objects']} objects; {result['protocol']}")
+    console.print(f"{result['method']}: {result['boxes']:.0f} boxes and {result['seconds']:.3f} s per image")
+    console.print(f"{result['pictures']} images, {result['objects']} objects; {result['protocol']}")
     table = Table(
         "boxes", "recall .5", "recall .7", "recall .9", "MABO", "mean best overlap", "average recall"
     )
@@ -234,7 +234,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         label="average recall .5 to .95",
     )
     axes.set(
-        xscale="log", xlabel="boxes a picture", ylim=(0, 1), title=plot_label(result["method"].split(" ")[0])
+        xscale="log", xlabel="boxes per image", ylim=(0, 1), title=plot_label(result["method"].split(" ")[0])
     )
     axes.grid(alpha=0.3)
     axes.legend()

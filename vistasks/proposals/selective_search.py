@@ -85,10 +85,10 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
             f"selective_search: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {image.shape}"
         )
     if min(image.shape[:2]) < 1:
-        raise ValueError(f"selective_search: the picture is empty: {image.shape}")
+        raise ValueError(f"selective_search: the image is empty: {image.shape}")
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise ValueError(
-            f"selective_search: {image.shape} is more than {MAX_PIXELS} pixels; scale the picture down first"
+            f"selective_search: {image.shape} is more than {MAX_PIXELS} pixels; scale the image down first"
         )
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)

@@ -72,7 +72,7 @@ def stages(image: np.ndarray, mode: Mode = "fast") -> list[tuple[str, np.ndarray
     )
     labels = flat.reshape(rgb.shape[:2])
     found = [
-        ("picture at working size", rgb),
+        ("image at working size", rgb),
         (f"{space}, k = {rising[0]:g}: {size.size} regions", painted(rgb, labels)),
     ]
     for k in rising[1:]:

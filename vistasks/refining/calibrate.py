@@ -129,7 +129,7 @@ def calibrate(
     """
     if not config.data.evaluates:
         raise ValueError(
-            "data.val is empty: calibration needs labelled pictures that were not trained on, such as data.val={split: val}"
+            "data.val is empty: calibration needs labelled images that were not trained on, such as data.val={split: val}"
         )
     target = free_target(output)
     loaded = load_model(weights, device, trust=trust, proposals=config.proposals)

@@ -50,7 +50,7 @@ class DetectionTask(Task):
         lacks = head.get("name") == "region_classifier" and head.get("rpn") is None
         if lacks and _asks_for_rpn(config.proposals.method):
             raise ValueError(
-                "proposals.method 'rpn' leaves the proposals to the detector's own network: give it one, such as "
+                "proposals.method 'rpn' needs a region proposal network in the detection head: set "
                 "model.heads.detection.rpn={stride: [8, 16, 32]}, or name a trained run in proposals.method.weights"
             )
 

@@ -111,10 +111,10 @@ def detection_html(content: Mapping[str, Any], colours: Mapping[str, str]) -> st
     shown = {name: colours[name] for name in lines} if len(lines) <= 20 else {}
     return (
         f"<h2>Boxes</h2>{table(head, rows)}"
-        f'<div class="row"><div><h3>Precision against recall, IoU .5</h3>{chart}{legend({**shown, "mean": "#000"})}</div>'
+        f'<div class="row"><div><h3>Precision-recall curves, IoU .5</h3>{chart}{legend({**shown, "mean": "#000"})}</div>'
         f"<div>{_tide(found['tide'])}</div><div>{_calibration(found['calibration'])}</div></div>"
         f"{_blame(found.get('proposals'))}<h3>Confusion at IoU .5, scores of at least {found['confusion']['score']:g}</h3>"
-        "<p>Rows: what it is. Columns: what it was called. Last column: missed; last row: nothing there.</p>"
+        "<p>Rows: labels. Columns: predictions. Last column: missed objects; last row: detections of no object.</p>"
         f"{confusion_table(found['confusion'])}"
     )
 
@@ -124,18 +124,18 @@ def _tide(tide: Mapping[str, Any]) -> str:
     labels = {name: f"+{value:.3f} AP50 ({tide['count'][name]:,})" for name, value in gain.items()}
     worst = next(iter(gain), None)
     fixed = number(tide["ap50"] + gain[worst])
-    text = f"Fixing every {worst} error alone would bring AP50 from {number(tide['ap50'])} to {fixed}."
+    text = f"Fixing all {worst} errors would raise AP50 from {number(tide['ap50'])} to {fixed}."
     shown = bar_chart({name: max(0.0, value) for name, value in gain.items()}, KIND_COLOURS, labels=labels)
-    return f"<h3>What fixing each kind of error would gain (TIDE)</h3><p>{escape(text) if worst else ''}</p>{shown}"
+    return f"<h3>AP50 gained by fixing each kind of error (TIDE)</h3><p>{escape(text) if worst else ''}</p>{shown}"
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:
     points = [(b["score"], b["accuracy"]) for b in calibration["bins"]]
     chart = line_chart(
-        {"found": points}, {"found": "#2456c8"}, x="score", y="share that is right", dots=True, diagonal=True
+        {"found": points}, {"found": "#2456c8"}, x="score", y="precision", dots=True, diagonal=True
     )
-    text = f"Expected calibration error {number(calibration['expected_error'])}; on the dashed line a score is a probability."
-    return f"<h3>Are the scores honest?</h3><p>{text}</p>{chart}"
+    text = f"Expected calibration error {number(calibration['expected_error'])}. On the dashed line, scores are probabilities."
+    return f"<h3>Reliability diagram</h3><p>{text}</p>{chart}"
 
 
 def _blame(proposals: Mapping[str, Any] | None) -> str:
@@ -162,12 +162,12 @@ def _blame(proposals: Mapping[str, Any] | None) -> str:
     ]
     overall = proposals["0.5"]["all classes"]
     lost, dropped = 1 - overall["proposed"], max(0.0, overall["proposed"] - overall["detected"])
-    who = "the proposals" if lost > dropped else "the classifier"
+    who = "The proposals" if lost > dropped else "The classifier and its boxes"
     text = (
-        f"{lost:.1%} of the objects have no proposal at IoU .5; another {dropped:.1%} were proposed and yet have no detection of "
-        f"their class, whatever its score. More is lost by {who}."
+        f"{lost:.1%} of the objects have no proposal at IoU .5; another {dropped:.1%} were proposed but have no detection of "
+        f"their class at any score. {who} lose more objects."
     )
-    return f"<h3>Proposals or classifier?</h3><p>{escape(text)}</p>{table(head, rows)}"
+    return f"<h3>Recall of proposals and detections</h3><p>{escape(text)}</p>{table(head, rows)}"
 
 
 class DetectionSection(Section):
@@ -226,9 +226,9 @@ class DetectionSection(Section):
 class DetectionComparison(TaskComparison):
     """Runs by their boxes."""
 
-    errors_title = "errors (missed or wrong boxes)"
+    errors_title = "errors (missed objects and wrong boxes)"
     classes_title = "Boxes by class: AP"
-    pictures_title = "Pictures gained and lost: boxes"
+    pictures_title = "Images gained and lost: boxes"
     count = "objects"
     whole = True
 

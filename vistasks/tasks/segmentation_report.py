@@ -19,7 +19,7 @@ from vistasks.metrics import MeanIoU
 from vistasks.metrics.boundary import BoundaryQuality
 from vistasks.types import IGNORE_INDEX, ClassNames, Prediction, Sample, SegmentationMap
 
-CLASS_MAP = "class map"  # the kind of error of a wrong map
+CLASS_MAP = "segmentation map"  # the kind of error of a wrong map
 
 
 def _segmentation_classes(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -98,16 +98,16 @@ def segmentation_html(content: Mapping[str, Any]) -> str:
     pairs = [[f"{p['truth']} as {p['prediction']}", p["share"], p["pixels"]] for p in found["pairs"]]
     points = [(float(width), share) for width, share in boundary["trimap"].items() if share is not None]
     chart = line_chart(
-        {"accuracy": points}, {"accuracy": "#2456c8"}, x="pixels from an outline", y="pixel accuracy", x_range=(0, 32), dots=True,
+        {"accuracy": points}, {"accuracy": "#2456c8"}, x="pixels from a boundary", y="pixel accuracy", x_range=(0, 32), dots=True,
         ticks=[width for width, _ in points],
     )  # fmt: skip
     return (
-        "<h2>Class map</h2>"
+        "<h2>Segmentation map</h2>"
         f"{table(['class', 'IoU', 'boundary IoU', 'boundary F', 'accuracy', 'pixels'], rows)}"
         f'<p class="faint">{escape(boundary["protocol"])}</p>{_panoptic(content.get("panoptic"))}'
-        f'<div class="row"><div><h3>Accuracy near outlines (trimap)</h3>{chart}</div>'
-        f"<div><h3>Most confused</h3>{table(['confusion', 'share of the class', 'pixels'], pairs)}</div></div>"
-        f"<h3>Confusion, pixels</h3>{confusion_table(found['confusion'])}"
+        f'<div class="row"><div><h3>Accuracy near boundaries (trimap)</h3>{chart}</div>'
+        f"<div><h3>Most confused classes</h3>{table(['confusion', 'share of the class', 'pixels'], pairs)}</div></div>"
+        f"<h3>Confusion matrix, pixels</h3>{confusion_table(found['confusion'])}"
     )
 
 
@@ -122,7 +122,7 @@ def _panoptic(found: Mapping[str, Any] | None) -> str:
         if values["PQ"] is not None
     ]
     rows.append(["all classes", found["PQ"], found["SQ"], found["RQ"], sum(row[-1] for row in rows)])
-    text = "SQ: how well what was found is outlined; RQ: how much was found; PQ: their product."
+    text = "SQ, segmentation quality: mean IoU of matched segments. RQ, recognition quality: F1 score. PQ: their product."
     shown = table(["class", "PQ", "SQ", "RQ", "segments"], rows)
     return f'<h3>Panoptic quality</h3><p>{text}</p>{shown}<p class="faint">{escape(found["protocol"])}</p>'
 
@@ -171,9 +171,9 @@ class SegmentationSection(Section):
 class SegmentationComparison(TaskComparison):
     """Runs by their segmentation maps."""
 
-    errors_title = "share of the pixels wrong"
-    classes_title = "Class map by class: IoU"
-    pictures_title = "Pictures gained and lost: class map"
+    errors_title = "share of wrong pixels"
+    classes_title = "Segmentation map by class: IoU"
+    pictures_title = "Images gained and lost: segmentation map"
     count = "pixels"
 
     def pictures(self, records: PictureRecords) -> Mapping[str, Any]:

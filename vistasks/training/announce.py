@@ -31,9 +31,11 @@ def announce(
         print(f"{task:12} {', '.join(data.classes.of(task))}")
     if any(task_of(task).takes_proposals for task in config.model.heads):
         method, cache = config.proposals.method["name"], config.proposals.cache
-        print(f"proposals    {method}, {'not kept' if cache is None else f'kept in {Path(cache).resolve()}'}")
+        print(
+            f"proposals    {method}, {'not cached' if cache is None else f'cached in {Path(cache).resolve()}'}"
+        )
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f"model        {config.model.backbone['name']}, {parameters / 1e6:.2f} M trained parameters")
+    print(f"model        {config.model.backbone['name']}, {parameters / 1e6:.2f} M trainable parameters")
     train, world = config.train, fabric.world_size
     parts = (
         [f"{train.batch_size}"]
@@ -42,7 +44,7 @@ def announce(
     )
     pictures = train.batch_size * world * accumulate
     product = f" ({' x '.join(parts)})" if len(parts) > 1 else ""
-    steps = f"{steps_per_epoch} steps of {pictures} pictures{product}"
+    steps = f"{steps_per_epoch} steps of {pictures} images{product}"
     print(f"training     {train.epochs} epochs of {steps} on {fabric.device}, {train.precision}", flush=True)
     for note in [*data.notes, *(val.notes if val is not None else [])]:
         print(f"note         {note}")

@@ -103,7 +103,7 @@ def debug_batch(path: Path, device: str = "auto") -> list[str]:
 
 def _describe(batch: Batch) -> Iterator[str]:
     _, _, height, width = batch.images.shape
-    yield f"batch          {len(batch)} pictures, padded to {width}x{height}"
+    yield f"batch          {len(batch)} images, padded to {width}x{height}"
     for index, path in enumerate(batch.paths):
         valid = batch.images[index, :, : batch.sizes[index][0], : batch.sizes[index][1]]
         boxes = batch.boxes[index]

@@ -27,7 +27,7 @@ def refuse_non_finite(step: int, loss: Tensor, terms: Mapping[str, Tensor], path
     if not torch.isfinite(loss):
         values = ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())
         raise NotFinite(
-            f"step {step}: the loss is not finite ({values}). Pictures of this step: {', '.join(paths)}. {ADVICE}"
+            f"step {step}: the loss is not finite ({values}). Images of this step: {', '.join(paths)}. {ADVICE}"
         )
 
 
@@ -67,7 +67,7 @@ class GradientWatch:
             if self.scaled:
                 return None
             raise NotFinite(
-                f"step {step}: the loss is finite, but the norm of its gradients is {norm}. Pictures of this step: "
+                f"step {step}: the loss is finite, but the norm of its gradients is {norm}. Images of this step: "
                 f"{', '.join(paths)}. {ADVICE}"
             )
         usual = statistics.median(self.norms) if len(self.norms) >= LEAST else None
@@ -77,7 +77,7 @@ class GradientWatch:
             return None
         times, count = norm / usual if usual else float("inf"), len(self.norms) - 1
         names = ", ".join(paths)
-        return f"step {step}: gradient norm {norm:.3g}, {times:.0f} times the median of {count} steps; pictures: {names}"
+        return f"step {step}: gradient norm {norm:.3g}, {times:.0f} times the median of {count} steps; images: {names}"
 
 
 class LoaderWatch:
@@ -122,7 +122,7 @@ class LoaderWatch:
                 told, limit = waiting, self.seconds
             if waiting is not None and time.perf_counter() - waiting[0] >= limit:
                 self.say(
-                    f"warning: no data for {limit:.0f} s: {waiting[1]()}. A disk or network that does not answer, pictures whose "
+                    f"warning: no data for {limit:.0f} s: {waiting[1]()}. A disk or network that does not answer, images whose "
                     "proposals are not in the cache (vistasks proposals compute fills it), or too few train.workers"
                 )
                 limit *= 2

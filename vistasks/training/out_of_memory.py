@@ -28,7 +28,7 @@ def advice(state: TrainingState, batch: Batch, config: Config, step: int) -> str
     fixed = _bytes(state)
     _, _, height, width = batch.images.shape
     lines = [
-        f"step {step}: out of memory with {len(batch)} pictures of {width}x{height}. Weights, gradients"
+        f"step {step}: out of memory with {len(batch)} images of {width}x{height}. Weights, gradients"
         f"{', averaged weights' if state.averaged is not None else ''} and optimizer take {fixed / GIB:.2f} GiB"
     ]
     device = batch.images.device
@@ -70,7 +70,7 @@ def _knobs(config: Config, pictures: int) -> Iterator[tuple[str, float]]:
     if half:
         same = train.accumulate * pictures // half
         yield (
-            f"train.batch_size={half} train.accumulate={same} (an update still sees as many pictures)",
+            f"train.batch_size={half} train.accumulate={same} (an update still sees as many images)",
             1 - half / pictures,
         )
     for key in ("max_side", "min_side"):

@@ -116,7 +116,7 @@ class Preflight:
         try:
             return build_dataset(self.config.model_copy(update={"data": data}), part)
         except (ValueError, OSError):
-            self.notes.append(f"the {part} pictures were not looked at, since the data could not be opened")
+            self.notes.append(f"the {part} images were not looked at, since the data could not be opened")
             return None
 
     def files(self, level: Level, track: Callable[[Any, str], Any] = lambda items, text: items) -> None:
@@ -135,7 +135,7 @@ class Preflight:
                     bad.append(told(dataset.paths[index], error))
                     self.unreadable.add(dataset.paths[index])
             skips = self.config.data.on_error == "skip"
-            self.facts[f"{part} files"] = f"{count} of {len(dataset)} pictures read, {len(bad)} unreadable"
+            self.facts[f"{part} files"] = f"{count} of {len(dataset)} images read, {len(bad)} unreadable"
             if skips:
                 self.notes += [f"left out: {fault}" for fault in bad]
             else:
@@ -153,11 +153,11 @@ class Preflight:
             self.facts["objects"] = ", ".join(f"{name} {counts[index]}" for index, name in enumerate(names))
             empty = [name for index, name in enumerate(names) if not counts[index]]
             if empty:
-                self.notes.append(f"no training picture has an object of: {', '.join(empty)}")
+                self.notes.append(f"no training image has an object of: {', '.join(empty)}")
         if self.val is not None and self.config.train.overfit_batches is None:
             both = sorted(set(self.data.paths) & set(self.val.paths))
             if both:
-                self.notes.append(f"{len(both)} pictures are trained on and evaluated: {', '.join(both[:5])}")
+                self.notes.append(f"{len(both)} images are trained on and evaluated: {', '.join(both[:5])}")
 
     def settings(self) -> None:
         """What needs neither data nor model."""

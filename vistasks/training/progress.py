@@ -115,7 +115,7 @@ class TrainingDisplay:
         if not self.warm:  # in the first step workers start and kernels are compiled
             self.warm, self.started, self.seen, self.waited = True, now, 0, waited
         losses = "  ".join(f"{name.split('/')[-1]} {value:.3f}" for name, value in self.smooth.items())
-        status = f"{losses}  lr {rate:.1e}  {average:.1f} img/s  {waiting:.0%} waiting for data"
+        status = f"{losses}  lr {rate:.1e}  {average:.1f} images/s  {waiting:.0%} waiting for data"
         self.bar.update(self.task, completed=step, description=f"epoch {epoch + 1}", status=status)
         if not self.console.is_terminal and (now - self.last_line > LINE_SECONDS or step == self.total):
             self.last_line = now
@@ -176,7 +176,7 @@ class TrainingDisplay:
             if not self.told:
                 self.told = True
                 self.note(
-                    f"warning: metrics.jsonl cannot be written ({error.strerror or error}); its lines are kept for later"
+                    f"warning: cannot write metrics.jsonl ({error.strerror or error}); its lines are kept in memory and retried"
                 )
             return False
         self.told = False
@@ -189,4 +189,6 @@ class TrainingDisplay:
             call(self.events, *arguments)
         except OSError as error:  # of its writing thread, after which it takes no more
             self.events = None
-            self.note(f"warning: TensorBoard's events end here ({error.strerror or error})")
+            self.note(
+                f"warning: cannot write TensorBoard events ({error.strerror or error}); no more will be written"
+            )

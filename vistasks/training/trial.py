@@ -20,7 +20,7 @@ from vistasks.system.threads import seconds_by_threads, typical_seconds
 from vistasks.types import Batch, ClassNames
 
 OUT_OF_MEMORY = (
-    "less is needed with a smaller train.batch_size (train.accumulate keeps the step's number of pictures), a smaller "
+    "less is needed with a smaller train.batch_size (train.accumulate keeps the step's number of images), a smaller "
     "input.max_side, train.precision=bf16-mixed (about half of the activations) or more model.freeze_stages"
 )
 
@@ -122,7 +122,7 @@ def _refuse_non_finite(terms: dict[str, Tensor], paths: tuple[str, ...]) -> None
     if not all(torch.isfinite(value) for value in terms.values()):
         values = ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())
         raise FloatingPointError(
-            f"the loss of the first batch is not finite ({values}); its pictures: {', '.join(paths)}"
+            f"the loss of the first batch is not finite ({values}); its images: {', '.join(paths)}"
         )
 
 

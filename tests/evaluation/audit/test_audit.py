@@ -87,7 +87,7 @@ def test_a_list_and_a_page(
     shown = min(4, len(found.judgement.faults)) + min(1, len(found.judgement.disagreements))
     assert page.count("data:image/jpeg;base64,") == shown
     assert not re.search("https?:", page)
-    assert any("No class map" in note for note in found.notes) == (tasks == ("detection",))
+    assert any("No segmentation map" in note for note in found.notes) == (tasks == ("detection",))
     assert any("No detector" in note for note in found.notes) == (tasks == ("segmentation",))
     assert capsys.readouterr().err == ""
 
@@ -111,7 +111,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     text = capsys.readouterr().out
     assert (
         "  1. " in text
-        and "pictures most worth annotating next" in text
+        and "images most worth annotating next" in text
         and "data.folds={count: 5, fold: 0}" in text
     )
     assert main([*given, "data.val={}", "--split", "val"]) == 1
@@ -207,7 +207,7 @@ def test_areas_of_a_class_map() -> None:
         (MISSING, "", "red", 60, 80, 100, 120),
     }
     assert next(e for e in found if e.kind == WRONG).reason.startswith(
-        "labelled red; the class map says blue (0.96; usually"
+        "labelled red; the segmentation map says blue (0.96; usually"
     )
     assert map_evidence(maps, None, sample, words)[0] is None
 

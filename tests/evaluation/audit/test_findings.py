@@ -30,7 +30,7 @@ def test_good_labels_are_no_findings() -> None:
     [
         ({"given": 2, "scores": [0.95, 0.0, 0.05], "seen": [0.7, 0.0]}, MISSING, "", "cat",
          ["nothing is labelled here", "detector says cat (0.95; usually 0.89)", "agrees (cat fills 70%; usually 77%)"]),
-        ({"given": 2, "scores": [0.95, 0.0, 0.05], "seen": [0.3, 0.0]}, MISSING, "", "cat", ["class map is unsure (cat fills"]),
+        ({"given": 2, "scores": [0.95, 0.0, 0.05], "seen": [0.3, 0.0]}, MISSING, "", "cat", ["map is unsure (cat fills"]),
         ({"given": 0, "scores": [0.02, 0.95, 0.03], "seen": [0.0, 0.5]}, WRONG, "cat", "dog",
          ["labelled cat", "dog (0.95; usually 0.81, against 0.02 for cat)", "agrees (dog fills 50%"]),
         ({"given": 0, "scores": [0.02, 0.03, 0.95], "seen": [0.0, 0.0]}, SPURIOUS, "cat", "",
@@ -97,9 +97,9 @@ def test_heads_that_disagree() -> None:
     ]
     assert (
         found[0].reason
-        == "cat: the detector 0.95; usually 0.89, but the class map 5%; usually 77% of the box"
+        == "cat: the detector 0.95; usually 0.89, but the segmentation map 5%; usually 77% of the box"
     )
-    assert found[1].reason.startswith("dog: the class map 60%")
+    assert found[1].reason.startswith("dog: the segmentation map 60%")
 
 
 def test_pictures_worth_annotating() -> None:

@@ -170,8 +170,8 @@ def test_the_command_and_the_page(
     assert "<dog>" not in text and "&lt;dog&gt;" in text and not re.search(r"https?://", text)
     for words in (
         '"gained"',
-        "Pictures gained and lost: boxes",
-        "Class map by class",
+        "Images gained and lost: boxes",
+        "Segmentation map by class",
         ">0.png</td>",
         "weak, --tta flip,0.5",
     ):
@@ -249,14 +249,14 @@ def test_what_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> Non
     data = r"the first is of root: r, split: val, the other of root: r"
     for number, (changes, told) in enumerate(
         [
-            ({"detections": few}, rf"other pictures \(12 and 9, 9 of them the same\): {data}"),
+            ({"detections": few}, rf"other images \(12 and 9, 9 of them the same\): {data}"),
             (
                 {"detections": {**boxes, "7": replace(seven, boxes=seven.boxes + np.float32(1))}},
-                rf"the labels of 1 pictures differ, such as 7: {data}",
+                rf"the labels of 1 images differ, such as 7: {data}",
             ),
             (
                 {"pixels": {**pixels, "7": (cells, counts + 1)}},
-                rf"the labels of 1 pictures differ, such as 7: {data}",
+                rf"the labels of 1 images differ, such as 7: {data}",
             ),
             ({"classes": names}, r"the detection classes differ\. First: cat, <dog>\. Other: lion, <dog>"),
         ]

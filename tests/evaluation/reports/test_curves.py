@@ -64,6 +64,6 @@ def test_the_samples_are_inside(tmp_path: Path) -> None:
     sheet = tmp_path / "samples" / "epoch_003.jpg"
     assert "Samples" not in _page(tmp_path, STEPS, sheet)
     sheet.parent.mkdir()
-    sheet.write_bytes(b"\xff\xd8 a picture")
+    sheet.write_bytes(b"\xff\xd8 an image")
     page = _page(tmp_path, STEPS, sheet)
     assert "Samples, epoch 003" in page and "data:image/jpeg;base64,/9ggYSBwaWN0dXJl" in page

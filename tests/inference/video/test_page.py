@@ -88,7 +88,7 @@ def test_a_browser_shows_boxes_on_a_moving_picture_and_hides_classes(page: PageS
         second, _ = browser.screenshot()
         assert pixels(first, "cat") > 300 and pixels(first, "dog") > 300
         moved = (np.abs(first.astype(int) - second).max(axis=2) > 60).sum()
-        assert moved > 500, "the picture stands still"
+        assert moved > 500, "the image stands still"
         browser.run("document.querySelector('input[name=dog]').click()")
         browser.wait_for("document.querySelector('label.hidden-class') !== null")
         assert page.hidden == {"dog"}

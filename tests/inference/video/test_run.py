@@ -202,7 +202,7 @@ def test_run_length_masks_are_those_of_coco(tmp_path: Path) -> None:
 def test_a_folder_of_frames_with_an_unreadable_one(tmp_path: Path) -> None:
     for number in range(4):
         save_picture(tmp_path / "frames" / f"{number}.png", 40 * number)
-    (tmp_path / "frames" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "frames" / "1.png").write_bytes(b"no image")
     summary = run(tmp_path / "frames", tmp_path / "out", frame_rate=4)
     assert summary.pictures == 3 and "1.png" in summary.warnings[0]
     assert [line["seconds"] for line in lines_of(tmp_path / "out")] == [0, 0.5, 0.75]
@@ -210,8 +210,8 @@ def test_a_folder_of_frames_with_an_unreadable_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1\.png"):
         run(tmp_path / "frames", tmp_path / "out2", frame_rate=4, on_error="raise")
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"none of these 1 pictures can be read; .*a\.png"):
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"none of these 1 images can be read; .*a\.png"):
         run(tmp_path / "bad", tmp_path / "out3", frame_rate=4)
 
 
@@ -281,7 +281,7 @@ def test_what_cannot_be_made_faster_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         LoadedModel.speed_up(loaded, compiled=True)
     with pytest.raises(ValueError, match="--cuda-graphs needs a GPU, and this model runs on cpu"):
         LoadedModel.speed_up(loaded, cuda_graphs=True)
-    with pytest.raises(ValueError, match="--compile and --cuda-graphs both take the trunk's place"):
+    with pytest.raises(ValueError, match="--compile and --cuda-graphs both take the backbone's place"):
         LoadedModel.speed_up(SimpleNamespace(device=torch.device("cuda")), compiled=True, cuda_graphs=True)  # type: ignore[arg-type]
 
 

@@ -130,7 +130,7 @@ def test_pictures_are_neither_tracked_nor_shown(tmp_path: Path, options: InferOp
     save_picture(tmp_path / "in" / "a.png")
     for output in (tmp_path / "out", None) if name in ("--show", "--serve") else (tmp_path / "out",):
         with pytest.raises(
-            ValueError, match=f"{name}: .*in means pictures, not a video; give a video, a camera's number or"
+            ValueError, match=f"{name}: .*in means images, not a video; give a video, a camera's number or"
         ):
             infer(Predictor(Backend()), tmp_path / "in", output, options=options, progress=False)
     with pytest.raises(ValueError, match="no such file or folder"):

@@ -76,10 +76,10 @@ def display() -> Iterator[str]:
 _SHOWN = """
 import cv2, numpy as np, sys
 from vistasks.inference.video.window import Window
-window = Window("a picture")
+window = Window("an image")
 image = np.full((120, 160, 3), (200, 30, 30), np.uint8)
 shown = [window.publish(image, {}) for _ in range(5)]
-cv2.destroyWindow("a picture")  # as the viewer does it
+cv2.destroyWindow("an image")  # as the viewer does it
 closed = window.publish(image, {})
 window.close()
 print(shown == [True] * 5 and closed is False)

@@ -52,14 +52,14 @@ def _check_polygons(polygons: list[Any], size: tuple[int, int]) -> str | None:
         far = [v for i, v in enumerate(polygon) if not -size[1 - i % 2] <= v <= 2 * size[1 - i % 2]]
         if far:
             return (
-                f"segmentation: a polygon's corner at {str(far[0])[:20]} is far outside the {width}x{height} picture; "
+                f"segmentation: a polygon's corner at {str(far[0])[:20]} is far outside the {width}x{height} image; "
                 "correct it, or leave the object out"
             )
         corners = np.array(polygon, dtype=np.float64).reshape(-1, 2)
         steps += float(1 + np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum()) + len(corners)
         if steps > limit:
             return (
-                f"segmentation: the outlines are longer than {limit:,} pixels, which no {width}x{height} picture "
+                f"segmentation: the outlines are longer than {limit:,} pixels, which no {width}x{height} image "
                 "needs; simplify the polygons"
             )
     return None

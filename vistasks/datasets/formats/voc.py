@@ -251,7 +251,7 @@ class _Builder:
             turned = " (its EXIF orientation applied)" if file.size == size[::-1] else ""
             raise ValueError(
                 f"{file.path}: <size> says {file.size[1]}x{file.size[0]}, but {image_path} is {size[1]}x{size[0]}{turned}, "
-                "so the boxes were drawn on another picture; correct them, or remove <size> if they are right"
+                "so the boxes were drawn on another image; correct them, or remove <size> if they are right"
             )
 
     def _row(self, file: VocFile | None, size: tuple[int, int], table: ClassTable) -> ImageObjects:

@@ -108,32 +108,35 @@ def _notes(
     notes = []
     if trained:
         notes.append(
-            "The model was trained on these very labels and may have learnt their faults. Sharper: train with "
-            "data.folds={count: 5, fold: 0} and audit each fold's held-out part with --split val."
+            "The model was trained on these labels and may have learnt their errors. For a sharper audit, train with "
+            "data.folds={count: 5, fold: 0} and audit each held-out fold with --split val."
         )
     if SegmentationHead.task not in tasks:
-        notes.append("No class map: nothing confirms or contradicts the detector, and heads cannot disagree.")
+        notes.append(
+            "No segmentation map: detections are not cross-checked, and no disagreements are reported."
+        )
     if RegionClassifier.task not in tasks:
         notes.append(
-            "No detector: connected areas of the mask are judged instead of boxes; their outlines are not."
+            "No detector: connected components of the mask are audited instead of boxes; their boundaries are not."
         )
         if words.background < 0:
             notes.append(
-                "The class map has no background: missing and needless labels cannot be told, only wrong classes."
+                "The segmentation map has no background: only wrong classes can be found, not missing or spurious labels."
             )
     if len(tasks) == 2:
         lacking = [name for name, column in zip(words.boxes, words.columns) if column < 0]
         if lacking:
-            notes.append(f"The class map has no {', '.join(lacking)}: the detector alone judges them.")
+            notes.append(
+                f"The segmentation map does not have {', '.join(lacking)}: audited by the detector alone."
+            )
         if words.areas:
             notes.append(
-                f"Boxes have no {', '.join(words.areas)}: the class map alone judges them, by connected areas."
+                f"The detector does not have {', '.join(words.areas)}: audited by the segmentation map alone, by "
+                "connected components."
             )
     unlabelled = sum(not one.labelled for one in evidence)
     if unlabelled:
-        notes.append(
-            f"{unlabelled} of {len(evidence)} pictures are not labelled: only their worth for annotating is told."
-        )
-    return (
-        [*notes, "Difficult objects and crowds are not judged."] if RegionClassifier.task in tasks else notes
-    )
+        notes.append(f"{unlabelled} of {len(evidence)} images are not labelled: only ranked for annotation.")
+    if RegionClassifier.task in tasks:
+        notes.append("Difficult objects and crowds are not audited.")
+    return notes

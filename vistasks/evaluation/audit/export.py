@@ -47,7 +47,7 @@ def coco(
         _annotation(number, rank, entry, numbers) for number, (rank, entry) in enumerate(ranked, 1)
     ]
     info = {
-        "description": "what is probably wrong with the labels, by what a trained model says of them",
+        "description": "suspected label errors, by a trained model",
         **about,
         "notes": found.notes,
         "labels": found.labels,
@@ -137,8 +137,8 @@ def entry_lines(entries: Sequence[Finding]) -> list[str]:
 
 def frames_table(found: Audit, *, count: int) -> Table:
     """The pictures most worth annotating next."""
-    table = Table(title="pictures most worth annotating next", title_justify="left")
-    table.add_column("picture", overflow="fold")
+    table = Table(title="images most worth annotating next", title_justify="left")
+    table.add_column("image", overflow="fold")
     for name in ("worth", "faults", "disagreements", "unsure objects"):
         table.add_column(name, justify="right")
     for frame in found.judgement.frames[:count]:

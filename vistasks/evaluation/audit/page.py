@@ -26,26 +26,26 @@ def audit_page(
     """
     data = ", ".join(f"{key}: {value}" for key, value in about["data"].items() if isinstance(value, str))
     head = (
-        f'<h1>What is probably wrong with the labels</h1><p class="faint">weights {escape(about["weights"])}<br>'
-        f"data {escape(data)}<br>{found.pictures} pictures, {found.labels} labels judged</p>"
+        f'<h1>Suspected label errors</h1><p class="faint">weights {escape(about["weights"])}<br>'
+        f"data {escape(data)}<br>{found.pictures} images, {found.labels} labels audited</p>"
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
     how = (
-        "<p>Every score is read against what the model says, on average, of the labels of that class (confident learning). "
-        "Detector and class map count alike. The score runs from 0 to 1; at .5 as much speaks for the label as against it. "
-        "In each picture the labels are left and the prediction is right; white corners mark the place.</p>"
+        "<p>Each score is relative to the model's average score on the labels of that class (confident learning). "
+        "Detections and segmentation map have equal weight. Scores run from 0 to 1; at .5 the evidence for and against the label "
+        "is equal. Left: labels, right: predictions; white corners mark the place.</p>"
     )
     frames = [
         [_name(f.path), f.worth, f.faults, f.disagreements, f.unsure] for f in found.judgement.frames[:FRAMES]
     ]
-    columns = ["picture", "worth", "faults", "disagreements", "unsure objects"]
+    columns = ["image", "worth", "faults", "disagreements", "unsure objects"]
     return document(
         "Label audit",
-        f"{head}{_tiles(found)}{notes}<h2>Entries, likeliest first</h2>{how}{_gallery(shown, pictures)}"
-        "<h2>Pictures most worth annotating next</h2><p>The sum of the scores of a picture's faults and of the places where the "
-        "heads disagree, and the number of objects that the model is unsure about (the sum of 4 p (1 - p)).</p>"
+        f"{head}{_tiles(found)}{notes}<h2>Entries, most likely first</h2>{how}{_gallery(shown, pictures)}"
+        "<h2>Images most worth annotating next</h2><p>Ranked by the scores of an image's suspected errors and of the places "
+        "where the heads disagree, plus the number of uncertain objects (the sum of 4 p (1 - p)).</p>"
         f"{table(columns, frames)}"
-        f"<h2>What is usual</h2><p>What the model says on average of each class's labels.</p>{_usual(found)}",
+        f"<h2>Class averages</h2><p>The model's averages over the labels of each class.</p>{_usual(found)}",
     )
 
 
@@ -55,7 +55,7 @@ def _tiles(found: Audit) -> str:
         counts[entry.kind] += 1
         sure[entry.kind] += entry.confident
     tiles = [
-        f'<div class="tile">{escape(kind)}<b>{counts[kind]}</b><small>{sure[kind]} as sure as usual</small></div>'
+        f'<div class="tile">{escape(kind)}<b>{counts[kind]}</b><small>{sure[kind]} at usual confidence</small></div>'
         for kind in (*FAULTS, DISAGREEMENT)
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -63,7 +63,7 @@ def _tiles(found: Audit) -> str:
 
 def _gallery(shown: Sequence[Finding], pictures: Sequence[bytes]) -> str:
     if not shown:
-        return "<p>Nothing speaks against any label.</p>"
+        return "<p>No suspected label errors.</p>"
     kinds = list(dict.fromkeys(entry.kind for entry in shown))
     classes = sorted({name for entry in shown for name in (entry.given, entry.suggested) if name})
     controls = "".join(
@@ -96,10 +96,10 @@ def _usual(found: Audit) -> str:
         "class",
         "labels",
         "score",
-        "share of the box in the class map",
-        "IoU with where the model puts it",
+        "share of the box in the segmentation map",
+        "IoU with the predicted box",
     ]
-    return table(head, rows) if rows else "<p>There is no label to go by.</p>"
+    return table(head, rows) if rows else "<p>No labels.</p>"
 
 
 def _name(path: str) -> str:

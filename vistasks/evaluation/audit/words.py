@@ -41,7 +41,9 @@ def unsure_words(
     """What the two heads say of a place that one of them names."""
     label = int(places.claimed[row])
     detector = f"the detector {_of_usual(places.scores[row, label], usual.scores[label])}"
-    share = f"the class map {_of_usual(places.seen[row, label], usual.seen[label], share=True)} of the box"
+    share = (
+        f"the segmentation map {_of_usual(places.seen[row, label], usual.seen[label], share=True)} of the box"
+    )
     first, second = (share, detector) if by_map else (detector, share)
     return f"{names[label]}: {first}, but {second}"
 
@@ -62,7 +64,7 @@ def _map_alone(
     against = (
         f", {names[given]} {scores[given]:.2f}" if given < len(names) else f", background {scores[-1]:.2f}"
     )
-    return f"the class map says {said}{against}"
+    return f"the segmentation map says {said}{against}"
 
 
 def _map_words(seen: np.ndarray, usual: np.ndarray, given: int, other: int, names: tuple[str, ...]) -> str:
@@ -76,7 +78,7 @@ def _map_words(seen: np.ndarray, usual: np.ndarray, given: int, other: int, name
         verdict = "agrees" if part < LITTLE else "sees something" if part < CLEAR else "disagrees"
     else:
         verdict = "agrees" if part >= CLEAR else "is unsure" if part >= LITTLE else "does not see it"
-    return f"the class map {verdict} ({numbers})"
+    return f"the segmentation map {verdict} ({numbers})"
 
 
 def _mask_words(marked: np.ndarray, usual: np.ndarray, given: int, other: int, names: tuple[str, ...]) -> str:

@@ -87,7 +87,7 @@ def _check_comparable(first: Run, other: Run) -> None:
     differ = [image_id for _, part in shared for image_id in part.other_labels(a, b)]
     if differ:
         raise ValueError(
-            f"{where}: the labels of {len(differ)} pictures differ, such as {differ[0]}: {_both(first, other)}"
+            f"{where}: the labels of {len(differ)} images differ, such as {differ[0]}: {_both(first, other)}"
         )
 
 
@@ -112,7 +112,7 @@ def _check_pictures(first: Run, other: Run, task: Task, part: TaskComparison, wh
     ids = [set(part.pictures(run.records)) for run in (first, other)]
     if ids[0] != ids[1]:
         counts = f"{len(ids[0])} and {len(ids[1])}, {len(ids[0] & ids[1])} of them the same"
-        raise ValueError(f"{where}: they were evaluated on other pictures ({counts}): {_both(first, other)}")
+        raise ValueError(f"{where}: they were evaluated on other images ({counts}): {_both(first, other)}")
 
 
 def _both(first: Run, other: Run) -> str:

@@ -21,9 +21,7 @@ def comparison_tables(content: Mapping[str, Any]) -> list[Table]:
     """The runs' numbers, and how many pictures gained and lost. A star marks an interval that 0 is not in."""
     names = [run["name"] for run in content["runs"]]
     share = f"{content['confidence']:.0%}"
-    caption = (
-        f"differences to {names[0]}, {share} intervals of a paired bootstrap over pictures; *: 0 is outside"
-    )
+    caption = f"differences from {names[0]} with {share} paired bootstrap intervals over images; *: the interval excludes 0"
     lines = "\n" if len(names) > 2 else " "  # many columns: the interval stands under the difference
     numbers = Table(title="comparison", caption=caption, caption_justify="left", min_width=78)
     numbers.add_column("", no_wrap=True)
@@ -40,11 +38,11 @@ def comparison_tables(content: Mapping[str, Any]) -> list[Table]:
     numbers.add_section()
     seconds = [run["seconds"] for run in content["runs"]]
     numbers.add_row(
-        "s a picture",
+        "s per image",
         *map(number, seconds),
         *(f"x {value / max(seconds[0], 1e-9):.2f}" for value in seconds[1:]),
     )
-    pictures = Table(title="pictures", min_width=78)
+    pictures = Table(title="images", min_width=78)
     for head in ("", "by", "better", "worse", "same"):
         pictures.add_column(head, justify="right" if head in ("better", "worse", "same") else "left")
     for task, changes in content["pictures"].items():
@@ -91,8 +89,8 @@ def comparison_page(content: Mapping[str, Any]) -> str:
     sections = [
         f"<h1>Comparison of {len(names)} runs</h1>",
         f'<p class="faint">data {escape(content["data"])}</p>',
-        table(["run", "weights", "pictures", "s a picture", "MB"], rows),
-        f"<h2>Numbers</h2><p>{_explained(content)}</p>",
+        table(["run", "weights", "images", "s per image", "MB"], rows),
+        f"<h2>Metrics</h2><p>{_explained(content)}</p>",
         _differences(names, content["numbers"], []),
         _charts(names, content["numbers"]),
         f'<p class="faint">{protocols}</p>',
@@ -125,8 +123,8 @@ def _rounded(value: float | None) -> int | None:
 def _explained(content: Mapping[str, Any]) -> str:
     first = escape(content["runs"][0]["name"])
     return (
-        f"Differences are to {first}, with the {content['confidence']:.0%} interval of a paired bootstrap: pictures drawn with "
-        "replacement, the same ones for both runs. In colour where 0 is not in the interval."
+        f"Differences from {first}, with {content['confidence']:.0%} intervals of a paired bootstrap: images are resampled "
+        "with replacement, the same ones for both runs. Coloured where the interval excludes 0."
     )
 
 
@@ -179,8 +177,8 @@ def _charts(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 def _pictures(task: str, change: Mapping[str, Any], first: str) -> str:
     words = _part(task).errors_title
     text = (
-        f"By {words}, of {change['better'] + change['worse'] + change['same']:,} pictures {change['better']:,} are better in "
-        f"{change['run']} than in {first}, {change['worse']:,} worse, {change['same']:,} the same."
+        f"By {words}, {change['better']:,} of {change['better'] + change['worse'] + change['same']:,} images are better in "
+        f"{change['run']} than in {first}, {change['worse']:,} are worse and {change['same']:,} equal."
     )
     gained = change["changed"][: min(PICTURES, change["better"])]
     lost = change["changed"][::-1][: min(PICTURES, change["worse"])]
@@ -189,7 +187,7 @@ def _pictures(task: str, change: Mapping[str, Any], first: str) -> str:
         if rows:
             kind = int if _part(task).whole else float
             shown = [[_name(row["path"]), kind(row["first"]), kind(row["other"])] for row in rows]
-            tables.append(f"<div><h3>{title}</h3>{table(['picture', first, change['run']], shown)}</div>")
+            tables.append(f"<div><h3>{title}</h3>{table(['image', first, change['run']], shown)}</div>")
     title = _part(task).pictures_title
     return f'<h2>{title}, {escape(change["run"])}</h2><p>{escape(text)}</p><div class="row">{"".join(tables)}</div>'
 

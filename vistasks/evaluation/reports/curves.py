@@ -31,15 +31,15 @@ def curves_page(lines: RunLines, *, name: str, samples: Path | None = None) -> s
     steps, evaluations = lines.steps, lines.evaluations
     last = steps[-1]["step"] if steps else evaluations[-1]["step"] if evaluations else 0
     epochs = steps[-1]["epoch"] + 1 if steps else 0
-    head = f'<h1>Training of {escape(name)}</h1><p class="faint">{last:,} steps, in epoch {epochs}</p>'
+    head = f'<h1>Training of {escape(name)}</h1><p class="faint">{last:,} steps, epoch {epochs}</p>'
     losses = {key.replace("/", ": "): _line(steps, key, smooth=True) for key in lines.losses}
     charts = [
         _log_chart("Loss terms (smoothed)", losses, last),
-        _chart("Learning rate", {"rate": _line(steps, "lr")}, last),
+        _chart("Learning rate", {"learning rate": _line(steps, "lr")}, last),
     ]
     for key, title in (
         ("gradient_norm", "Gradient norm (smoothed)"),
-        ("images_per_second", "Pictures a second (smoothed)"),
+        ("images_per_second", "Images per second (smoothed)"),
     ):
         if any(key in line for line in steps):
             charts.append(_log_chart(title, {key: _line(steps, key, smooth=True)}, last))
@@ -109,7 +109,7 @@ def _tiles(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 def _results(evaluations: Sequence[Mapping[str, Any]], last: int) -> str:
     if not evaluations:
-        return "<h2>Evaluations</h2><p>There was none yet.</p>"
+        return "<h2>Evaluations</h2><p>No evaluation yet.</p>"
     names = _names(evaluations)
     series = {
         name: [
@@ -123,7 +123,7 @@ def _results(evaluations: Sequence[Mapping[str, Any]], last: int) -> str:
         [line["epoch"], line["step"], *(line["evaluation"].get(name) for name in names)]
         for line in evaluations
     ]
-    chart = _chart("On the validation pictures", series, last, top=1.0, dots=True)
+    chart = _chart("On the validation images", series, last, top=1.0, dots=True)
     return f'<h2>Evaluations</h2><div class="row">{chart}</div>{table(["epoch", "step", *names], rows)}'
 
 
@@ -136,7 +136,7 @@ def _samples(path: Path | None) -> str:
         return ""
     image = base64.b64encode(path.read_bytes()).decode()
     return (
-        f"<h2>Samples, {escape(path.stem.replace('_', ' '))}</h2><p>Fixed validation pictures: labels left, prediction right. "
-        f'Earlier ones lie in {escape(path.parent.name)}/.</p><img alt="labels and predictions" style="max-width:100%" '
+        f"<h2>Samples, {escape(path.stem.replace('_', ' '))}</h2><p>Fixed validation images. Left: labels, right: predictions. "
+        f'Earlier samples are in {escape(path.parent.name)}/.</p><img alt="labels and predictions" style="max-width:100%" '
         f'src="data:image/jpeg;base64,{image}">'
     )

@@ -28,7 +28,7 @@ def _head(content: Mapping[str, Any]) -> str:
         f"{key}: {value}" for key, value in content.get("data", {}).items() if isinstance(value, str)
     )
     weights = escape(str(content.get("weights", "")))
-    about = f"weights {weights}<br>data {escape(data)}<br>{content['images']} pictures"
+    about = f"weights {weights}<br>data {escape(data)}<br>{content['images']} images"
     return f'<h1>Evaluation report</h1><p class="faint">{about}</p>'
 
 
@@ -44,13 +44,13 @@ def _tiles(content: Mapping[str, Any]) -> str:
     keys = [key for task in all_tasks() for key in task.protocols if key in content]
     protocols = [content[key]["protocol"] for key in keys]
     notes = "<br>".join(escape(protocol) for protocol in protocols)
-    note = "Intervals: bootstrap over pictures." if intervals else ""
+    note = "Intervals: 95 % bootstrap over images." if intervals else ""
     return f'<div class="tiles">{"".join(tiles)}</div><p class="faint">{note}<br>{notes}</p>'
 
 
 def _gallery(gallery: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> str:
     if not gallery:
-        return "<h2>Worst pictures</h2><p>No picture has an error.</p>"
+        return "<h2>Worst images</h2><p>No image has errors.</p>"
     kinds = sorted({kind for entry in gallery for kind in entry["kinds"]})
     names = sorted({name for entry in gallery for name in entry["classes"]})
     controls = "".join(
@@ -60,8 +60,8 @@ def _gallery(gallery: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -
     )
     figures = "".join(_picture(entry) for entry in gallery)
     return (
-        "<h2>Worst pictures</h2><p>Left the labels (missed objects are marked), right what the model says (with what is wrong "
-        f"with a box): the pictures with the most errors of each kind.</p>{legend(colours) if len(colours) <= 30 else ''}"
+        "<h2>Worst images</h2><p>The images with the most errors of each kind. Left: labels, with missed objects marked. "
+        f"Right: predictions, with the error of each wrong box.</p>{legend(colours) if len(colours) <= 30 else ''}"
         f'<div class="controls">{controls}</div><div class="gallery">{figures}</div>'
     )
 
@@ -69,7 +69,7 @@ def _gallery(gallery: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -
 def _picture(entry: Mapping[str, Any]) -> str:
     said = [f"{count} {kind}" for kind, count in entry["errors"].items()]
     if entry["wrong_pixels"] is not None:
-        said.append(f"{entry['wrong_pixels']:.1%} of the pixels wrong")
+        said.append(f"{entry['wrong_pixels']:.1%} of pixels wrong")
     name = entry["path"].replace("\\", "/").rsplit("/", 1)[-1]
     kinds, classes = (escape("|".join(values)) for values in (entry["kinds"], entry["classes"]))
     return (
@@ -81,9 +81,9 @@ def _picture(entry: Mapping[str, Any]) -> str:
 
 def _cost(content: Mapping[str, Any]) -> str:
     seconds, memory = content["model_seconds_per_image"], content["peak_megabytes"]
-    text = f"{seconds:.3f} s a picture in the model"
+    text = f"{seconds:.3f} s per image in the model"
     if memory is not None:
-        text += f"; at most {memory:,.0f} MB of memory in the evaluating process"
+        text += f"; peak memory of the evaluation process {memory:,.0f} MB"
     return f"<h2>Cost</h2><p>{text}.</p>"
 
 
@@ -93,4 +93,4 @@ def _gain(rows: Sequence[Mapping[str, Any]]) -> str:
         name for name in ("AP", "AP50", "mIoU") if any(row["numbers"].get(name) is not None for row in rows)
     ]
     cells = [[row["name"], *(row["numbers"].get(name) for name in names), row["seconds"]] for row in rows]
-    return f"<h2>Gain and cost</h2>{table(['', *names, 's a picture'], cells)}" if rows else ""
+    return f"<h2>Gain and cost</h2>{table(['', *names, 's per image'], cells)}" if rows else ""

@@ -156,7 +156,7 @@ class LiveSource:
         if self._error is not None:
             raise self._error
         if number == 0 and self._last_words:
-            raise ValueError(f"{self.where}: not a single picture came; {self._last_words}")
+            raise ValueError(f"{self.where}: no frame received; {self._last_words}")
 
     def _take(self) -> tuple[RawPicture, float] | None:
         """Waits for the next picture; None where there will be none."""
@@ -170,7 +170,7 @@ class LiveSource:
         size = image.shape[1::-1]
         if before is not None and size != before:
             change = f"{before[0]}x{before[1]} to {size[0]}x{size[1]}"
-            self._changes.append(f"{self.where}: the picture changed from {change} at frame {number}")
+            self._changes.append(f"{self.where}: the image changed from {change} at frame {number}")
         return size
 
     def _read(self) -> None:
@@ -212,7 +212,7 @@ class LiveSource:
 
     def _back(self, seconds: float) -> None:
         self.reconnects, self.status = self.reconnects + 1, ""
-        self._tell(f"{self.where}: pictures again after {seconds:.1f} s (reconnection {self.reconnects})")
+        self._tell(f"{self.where}: images again after {seconds:.1f} s (reconnection {self.reconnects})")
 
     def _wait(self, reason: str, lost: float, attempt: int) -> bool:
         """Pauses before the next attempt; False where there shall be none."""

@@ -277,5 +277,5 @@ class VideoTracker:
             if max(xs) < 0 or max(ys) < 0 or min(xs) > width or min(ys) > height:
                 text = ",".join(f"{value:g}" for value in line)
                 raise ValueError(
-                    f"--line {text}: this lies outside of the picture, which is {width} wide and {height} high"
+                    f"--line {text}: this lies outside of the image, which is {width} wide and {height} high"
                 )

@@ -17,7 +17,7 @@ from vistasks.system.text import printable
 _ENDING_KEYS = (27, ord("q"))  # 27: Escape
 _LARGEST = 1280  # pixels of a new window's longer side
 _TRIAL = "import cv2; cv2.namedWindow('vistasks'); cv2.waitKey(1); cv2.destroyAllWindows()"
-_INSTEAD = "without a screen, --serve 8080 shows the picture in a browser"
+_INSTEAD = "without a screen, --serve 8080 shows the image in a browser"
 
 
 class Window:
