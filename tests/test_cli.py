@@ -150,7 +150,7 @@ def test_errors_are_one_line_and_debug_shows_where(
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
         (ImportError("install vistasks[timm]"), 1, "error: install vistasks[timm]\n"),
         (FloatingPointError("step 3: the loss"), 1, "error: step 3: the loss\n"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: CUDA out of memory. Less is needed with a smaller train.batch"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "train.batch_size"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
         (KeyboardInterrupt("go on by --resume"), 130, "\ninterrupted: go on by --resume\n"),
         (BrokenPipeError(), 1, ""),
@@ -198,7 +198,7 @@ def test_train_evaluate_and_report(
         assert text in shown
     found = json.loads(report.read_text())
     assert found["images"] == 4 and found["headline"].keys() >= {"AP", "AP50", "VOC_mAP", "mIoU"}
-    assert "holds a run already" in error_of(capsys, "train", "--config", config)
+    assert "already holds a run" in error_of(capsys, "train", "--config", config)
     assert main(["train", "--config", config, "--resume", "train.epochs=2"]) == 0
     assert read_checkpoint(tmp_path / "run" / "last.safetensors").state["epoch"] == 2
     assert "no such checkpoint" in error_of(

@@ -23,4 +23,4 @@ def test_a_small_run_has_all_that_is_promised() -> None:
 @pytest.mark.parametrize("size", ["640", "0x4", "axb"])
 def test_a_size_that_is_none_is_named(size: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "video", "--size", size]) == 1
-    assert f"--size is width x height, such as 1280x720; received {size}" in capsys.readouterr().err
+    assert f"received {size}" in capsys.readouterr().err

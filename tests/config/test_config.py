@@ -117,12 +117,12 @@ LAUGHS = [
 @pytest.mark.parametrize("text", LAUGHS)
 def test_anchors_that_multiply(tmp_path: Path, text: str) -> None:
     told = message(tmp_path, MINIMAL + text)
-    assert "experiment.yaml: not readable as YAML: with its anchors" in told and "1,000,000" in told
+    assert "experiment.yaml: not readable as YAML: " in told and "1,000,000" in told
     assert "anchors" in message(tmp_path, MINIMAL, "data.x={" + text.replace("\n", ", ").rstrip(", ") + "}")
 
 
 def test_an_anchor_within_itself(tmp_path: Path) -> None:
-    assert "lies within itself" in message(tmp_path, MINIMAL + "x: &a [*a]\n")
+    assert "anchor (&name)" in message(tmp_path, MINIMAL + "x: &a [*a]\n")
 
 
 def test_anchors_are_otherwise_as_good_as_written_out(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_overrides_reach_nested_values_and_lists(tmp_path: Path) -> None:
         ("=3", "expected key.path=value, received '=3'"),
         ("train..epochs=3", "expected key.path=value, received 'train..epochs=3'"),
         ("train.epochs=[", "the value is not readable as YAML"),
-        ("output.folder=x", "output is a value, it has no 'folder'"),
+        ("output.folder=x", "output is a single value and has no key 'folder'"),
         ("augment.2=Blur", "augment is a list of 1; '2' must be 0 to 0"),
         ("augment.first=Blur", "augment is a list of 1; 'first' must be 0 to 0"),
         ("data.also.0.root=x", "data.also is a list of 0; '0' is not in it"),

@@ -250,7 +250,7 @@ def test_a_mask_of_another_size_is_not_decoded(tmp_path: Path, monkeypatch: pyte
 def test_float_and_wide_integer_pixels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tif")
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "i.tif")
-    with pytest.raises(ValueError, match=r"f\.tif: floating-point pixels have no agreed range"):
+    with pytest.raises(ValueError, match=r"f\.tif: floating-point pixels"):
         read_image(tmp_path / "f.tif")
     with pytest.raises(ValueError, match=r"i\.tif: grey values 0\.\.70000 do not fit into 16 bits"):
         read_image(tmp_path / "i.tif")

@@ -73,7 +73,7 @@ def test_negative_and_huge_values_in_files(tmp_path: Path) -> None:
         (
             None,
             None,
-            "the meaning of the mask values is not told: give segmentation_classes .* or mask_values",
+            "segmentation_classes .* or mask_values",
         ),
         ({-1: "plate"}, None, r"mask_values: values must lie in 0\.\.65535, but there is -1"),
         (
@@ -82,7 +82,7 @@ def test_negative_and_huge_values_in_files(tmp_path: Path) -> None:
             "mask_values names the class 'rod'.* Did you mean 'road'.*segmentation_classes: road, sky",
         ),
         ({0: "road"}, ["road", "ignore"], "'ignore' is the reserved name"),
-        ({0: "road"}, ["road", "road"], "a name comes twice"),
+        ({0: "road"}, ["road", "road"], "duplicate name"),
         (None, [str(i) for i in range(256)], "at most 255 classes"),
         ({i: str(i) for i in range(256)}, None, "at most 255 classes"),
     ],

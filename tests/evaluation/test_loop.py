@@ -119,7 +119,7 @@ def test_a_detector_is_averaged_over_views_but_not_over_windows(tmp_path: Path, 
     assert evaluate(config, str(path), device="cpu", test_time=parse_views("flip"))["test_time"]["flip"]
     with pytest.raises(
         ValueError,
-        match=r"best\.safetensors: windows are there for segmentation maps, and this model only detects",
+        match=r"best\.safetensors: --window",
     ):
         evaluate(config, str(path), device="cpu", test_time=parse_views("flip", window=64))
 

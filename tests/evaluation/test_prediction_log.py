@@ -144,13 +144,9 @@ def test_without_resume_it_begins_anew(job: Job, whole: Path, tmp_path: Path) ->
     job.run(tmp_path)
     assert outcome(tmp_path) == outcome(whole)
     (tmp_path / LOG).write_text("anything\n")
-    with pytest.raises(
-        ValueError, match=r"predictions\.jsonl: not the predictions of an evaluation; --resume goes on with"
-    ):
+    with pytest.raises(ValueError, match=r"predictions\.jsonl: not the predictions of an evaluation"):
         job.run(tmp_path, resume=True)
-    with pytest.raises(
-        ValueError, match="--resume: predictions are kept in the folder of --report, and none is given"
-    ):
+    with pytest.raises(ValueError, match="--resume .*--report"):
         evaluate(job.config, str(job.weights), resume=True)
 
 
@@ -183,13 +179,11 @@ def test_another_evaluation_is_refused_and_says_what_changed(
 ) -> None:
     config, options = changed(job, what, tmp_path)
     before = (whole / LOG).read_bytes()
-    with pytest.raises(
-        ValueError, match=rf"predictions\.jsonl is of another evaluation; changed since:\n  {told}"
-    ) as caught:
+    with pytest.raises(ValueError, match=rf"predictions\.jsonl .*changed since:\n  {told}") as caught:
         evaluate(
             config, options.pop("weights", str(job.weights)), device="cpu", page=whole, resume=True, **options
         )
-    assert "leave --resume out to begin anew" in str(caught.value) and (whole / LOG).read_bytes() == before
+    assert "without --resume" in str(caught.value) and (whole / LOG).read_bytes() == before
 
 
 def test_changed_pictures_and_objects_are_refused(job: Job, whole: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_check_names_every_bad_file_of_both_parts(root: Path, capsys: pytest.Cap
     (root / "val" / "val2.png").write_bytes(b"")
     assert check_command(config_of(root)) == 1
     out = capsys.readouterr().out
-    assert "train1.png" in out and "val2.png" in out and "mend or leave out" in out
+    assert "train1.png" in out and "val2.png" in out and "check again" in out
 
 
 def test_check_of_data_that_cannot_be_opened(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

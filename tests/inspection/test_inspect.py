@@ -145,15 +145,13 @@ def test_the_command(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_messages(weights: Path, tmp_path: Path) -> None:
     with Image.open(weights.with_name("photo.png")) as picture:
         look = Inspection(load_model(weights, "cpu"), np.asarray(picture), tmp_path)
-    with pytest.raises(
-        ValueError, match=r"--detection 1000: the model finds \d+ objects in this image, counted from 0"
-    ):
+    with pytest.raises(ValueError, match=r"--detection 1000: the model finds \d+ objects"):
         look.detection(1000, cells=0)
     with pytest.raises(
         ValueError, match="--class green: the segmentation map's classes are background, red, blue"
     ):
         look.class_of_map("green", cells=0)
-    with pytest.raises(ValueError, match="--pixel 64,0 lies outside of the 64x64 image"):
+    with pytest.raises(ValueError, match="--pixel 64,0 .*64x64"):
         look.pixel((64, 0))
     look.map = None
     with pytest.raises(ValueError, match="this model has no segmentation map"):

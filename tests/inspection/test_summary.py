@@ -117,7 +117,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command, "--classes", "4", "--size", "64x64", "--all"]) == 0
     assert "BatchNorm2d" in capsys.readouterr().out
     for options, message in (
-        (["--size", "64"], "--size: expected height x width such as 480x640; received '64'"),
+        (["--size", "64"], "received '64'"),
         (["--classes", "0"], "--proposals and --classes must be at least 1"),
     ):
         assert main([*command, *options]) == 1

@@ -190,6 +190,6 @@ def test_where_nothing_can_be_kept_it_says_so_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(json.dumps({}))
     cache = DiskCache(WholeFiles(), tmp_path / "file")  # no folder
     cache.entry = lambda path: tmp_path / "file" / "x.npz"  # type: ignore[method-assign]
-    with pytest.warns(UserWarning, match="decoded images cannot be kept"):
+    with pytest.warns(UserWarning, match="cannot cache decoded images"):
         cache._keep(tmp_path / "file" / "x.npz", np.zeros((4, 5, 3), np.uint8))
     cache._keep(tmp_path / "file" / "x.npz", np.zeros((4, 5, 3), np.uint8))

@@ -120,7 +120,7 @@ def test_folder_that_cannot_be_written_warns_once_and_works(tmp_path: Path) -> N
     expected = method(_sample(1))
     with pytest.warns(UserWarning) as caught:
         np.testing.assert_array_equal(cached(_sample(1)), expected)
-    assert "proposals cannot be kept" in str(caught[-1].message)
+    assert "cannot cache proposals" in str(caught[-1].message)
     cached._keep(tmp_path / "cache" / "aa" / "x", b"")  # no second attempt, no second warning
 
 

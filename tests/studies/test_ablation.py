@@ -56,7 +56,7 @@ def test_what_cannot_be_studied(
         study_ablation(values, {"x": ["train.emma=1"]}, tmp_path)
     with pytest.raises(ValueError, match=r"change 'x': command line: expected key\.path=value"):
         study_ablation(values, {"x": ["train.ema"]}, tmp_path)
-    with pytest.raises(ValueError, match="two changes would have one folder"):
+    with pytest.raises(ValueError, match="same folder name"):
         study_ablation(values, {"a b": ["train.ema=0.5"], "a_b": ["train.ema=0.6"]}, tmp_path)
     with pytest.raises(ValueError, match=r"data\.val is empty"):
         study_ablation(values, {"x": ["data.val={}"]}, tmp_path)

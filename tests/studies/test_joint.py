@@ -150,7 +150,7 @@ def test_minutes_become_epochs(config: Config, tmp_path: Path, monkeypatch: pyte
             {},
             "study joint compares two heads with one; model.heads has detection",
         ),
-        ({"data.val": {}}, {}, "study joint needs an evaluation, and data.val is empty"),
+        ({"data.val": {}}, {}, "data.val"),
         ({"train.devices": 2}, {}, "study joint trains on one device; set train.devices to 1"),
         ({}, {"epochs": 1, "minutes": 1}, "give --epochs or --minutes, not both"),
         ({}, {"minutes": -1}, "the budget must be positive; received -1"),
@@ -214,5 +214,5 @@ def test_gradient_messages() -> None:
         gradient_conflict(model(*JOINT), [])
     frozen = model(*JOINT)
     frozen.backbone.requires_grad_(False)
-    with pytest.raises(ValueError, match="no shared layer of this model learns"):
+    with pytest.raises(ValueError, match="no trainable shared layer"):
         gradient_conflict(frozen, [scene()])

@@ -43,7 +43,7 @@ def test_a_thread_is_as_good_as_a_process(tmp_path: Path) -> None:
     refused = []
 
     def second() -> None:
-        with pytest.raises(ValueError, match="another process writes into this folder"), owned(tmp_path):
+        with pytest.raises(ValueError, match="another process is writing"), owned(tmp_path):
             pass
         refused.append(True)
 

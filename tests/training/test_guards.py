@@ -133,17 +133,14 @@ def test_a_batch_that_stopped_a_run_is_looked_into(
     told = capsys.readouterr().out
     assert "scene_0.png" in told and "2 objects" in told and "64x64" in told
     assert "weights        not finite: backbone.layer2.0.bn1.weight" in told
-    assert "the first output that is not finite: backbone.layer2.0.bn1 (BatchNorm2d)" in told
+    assert "first non-finite output: backbone.layer2.0.bn1 (BatchNorm2d)" in told
 
 
 def test_a_checkpoint_is_no_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, config = model()
     save_checkpoint(tmp_path / "x.safetensors", {}, config=config, classes=ClassNames((), ()), state={})
     assert main(["debug-batch", str(tmp_path / "x.safetensors")]) == 1
-    assert (
-        "this is a checkpoint without a batch; one that stopped a run lies in its folder debug/"
-        in capsys.readouterr().err
-    )
+    assert "a checkpoint without a batch" in capsys.readouterr().err
 
 
 def test_gradient_checkpointing_changes_nothing_but_the_memory() -> None:

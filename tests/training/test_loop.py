@@ -116,9 +116,7 @@ def test_evaluating_the_best_weights_gives_the_report(trained: tuple[Config, dic
 def test_a_folder_in_use_is_refused(trained: tuple[Config, dict[str, Any]]) -> None:
     config, _ = trained
     before = {path.name: path.stat().st_mtime_ns for path in Path(config.output).iterdir()}
-    with pytest.raises(
-        ValueError, match=r"joint holds a run already \(last\.safetensors\)\. Go on with it by --resume"
-    ):
+    with pytest.raises(ValueError, match=r"joint already holds a run \(last\.safetensors\).*--resume"):
         train(config)
     assert {path.name: path.stat().st_mtime_ns for path in Path(config.output).iterdir()} == before
 
@@ -140,7 +138,7 @@ def test_a_finished_run_that_is_resumed_has_nothing_to_do(trained: tuple[Config,
         (
             "train.optimizer.name",
             "sgd",
-            "train.optimizer.name is sgd, but .* was trained with adamw, whose state it has",
+            "train.optimizer.name is sgd, but .* adamw",
         ),
         (
             "train.batch_size",
@@ -302,9 +300,9 @@ def test_without_an_evaluated_part_the_last_weights_are_the_best(tmp_path: Path,
     last, best = (read_checkpoint(tmp_path / "run" / f"{name}.safetensors") for name in ("last", "best"))
     assert all(torch.equal(value, last.part("model")[name]) for name, value in best.part("model").items())
     for change in ({"monitor": "mIoU"}, {"early_stopping": 2}):
-        with pytest.raises(ValueError, match=r"train\.monitor and train\.early_stopping need an evaluation"):
+        with pytest.raises(ValueError, match=r"train\.monitor and train\.early_stopping .*data\.val"):
             train(tiny_config(tmp_path / "other", data, "segmentation", **change))
-    with pytest.raises(ValueError, match=r"data\.val is empty: nothing says which part"):
+    with pytest.raises(ValueError, match=r"data\.val is empty"):
         evaluate(tiny_config(tmp_path, data, "segmentation"), str(tmp_path / "run"))
 
 

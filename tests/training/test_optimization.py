@@ -134,7 +134,5 @@ def test_other_groups_are_refused() -> None:
     model = Model()
     tensors, groups = optimizer_tensors(optimizer_of(model))
     model.backbone.requires_grad_(False)
-    with pytest.raises(
-        ValueError, match=r"last\.safetensors: its optimizer groups other parameters; .* frozen stages"
-    ):
+    with pytest.raises(ValueError, match=r"last\.safetensors: its optimizer state"):
         restore_optimizer(optimizer_of(model), tensors, groups, "last.safetensors")

@@ -72,17 +72,15 @@ def test_the_last_ones_are_kept_and_a_damaged_one_is_said_aloud(
     capsys.readouterr()
     train(config, resume=True)
     told = capsys.readouterr().out
-    assert (
-        "warning: " in told
-        and "last.damaged, and the run goes on from step_00000005.safetensors, the one before" in told
-    )
+    assert "warning: " in told and "last.damaged" in told and "step_00000005.safetensors" in told
     assert "resumed      " in told and "after step 5" in told
     again = read_checkpoint(folder / "last.safetensors")
     assert all(torch.equal(value, again.tensors[name]) for name, value in whole.items())
     for path in candidates(folder):
         flip(path)
     with pytest.raises(
-        ValueError, match=r"--resume: no checkpoint of this run is good:\n  .*last\.safetensors: damaged"
+        ValueError,
+        match=r"--resume: no intact checkpoint in this run folder:\n  .*last\.safetensors: corrupt",
     ):
         train(config, resume=True)
 
@@ -102,11 +100,9 @@ def test_a_run_goes_on_from_a_checkpoint_that_is_named(
     assert "changed      evaluate.batch_size: 4 -> 3" in capsys.readouterr().out
     again = read_checkpoint(folder / "last.safetensors").tensors
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
-    with pytest.raises(
-        ValueError, match=r"holds weights alone; a run goes on from last\.safetensors or one in checkpoints/"
-    ):
+    with pytest.raises(ValueError, match=r"holds only weights; .*last\.safetensors .*checkpoints/"):
         train(config, resume=folder / "best.safetensors")
-    with pytest.raises(ValueError, match=r"run holds a run already"):
+    with pytest.raises(ValueError, match=r"run already holds a run"):
         train(config, resume=(first.rename(tmp_path / "elsewhere.safetensors")))
     assert (
         main(["train", "--config", str(config_file), "--resume", "train.epochs=3"]) == 0
@@ -214,7 +210,7 @@ def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
         assert main(["train", "--config", str(config_file)]) == STOPPED == 75
     assert signal.getsignal(number) is before
     told = capsys.readouterr()
-    assert f"{number.name}: finishing this step and saving; once more stops at once" in told.out
+    assert f"{number.name}: finishing this step and saving; repeat to stop immediately" in told.out
     assert (
         f"stopped by {number.name}: " in told.err
         and "holds the run after step 3; the same command with --resume" in told.err

@@ -61,7 +61,7 @@ def test_the_best_training_is_told_and_kept(tmp_path: Path) -> None:
     assert json.loads((folder / "search.json").read_text())["value"] == best["value"] and len(said) == 6
     again = search(values(tmp_path), space(tmp_path), folder=folder, trials=6, train=train, say=said.append)
     assert len(train.seen) == 6 and again["value"] == best["value"]  # done already
-    with pytest.raises(ValueError, match=r"search\.db searches another space; give another folder"):
+    with pytest.raises(ValueError, match=r"search\.db .*output="):
         search(
             values(tmp_path),
             space(tmp_path, "seed: {choices: [1]}"),
@@ -115,7 +115,7 @@ def test_trainings_that_fail_are_told_and_left_out(tmp_path: Path) -> None:
         ("seed: {choices: [1], low: 2}", "seed: give a list of choices alone, or low and high"),
         ("seed: {hihg: 1}", r"space\.yaml:1: seed\.hihg: Extra inputs are not permitted"),
         ("seed: 3", r"seed: Input should be a valid dictionary"),
-        ("{}", "no value to search over"),
+        ("{}", "no value to search"),
     ],
 )
 def test_a_wrong_space_is_told(tmp_path: Path, text: str, expected: str) -> None:

@@ -103,7 +103,7 @@ def free_target(output: str | Path) -> Path:
     """
     target = Path(output) / "best.safetensors"
     if target.exists():
-        raise ValueError(f"{target} is there already; choose another folder")
+        raise ValueError(f"{target} already exists; choose another folder")
     return target
 
 
@@ -130,7 +130,7 @@ def find_checkpoint(path: str | Path) -> Path:
             f"{path.resolve()}: no best.safetensors or last.safetensors in this folder; is it a run folder?"
         )
     if not path.is_file():
-        raise ValueError(f"{path.resolve()}: there is no such checkpoint or run folder")
+        raise ValueError(f"{path.resolve()}: no such checkpoint or run folder")
     return path
 
 

@@ -70,7 +70,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[s
     path = Path(path)
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ValueError(f"{path}: there is no such config file.{nearest(path.name, beside)}")
+        raise ValueError(f"{path}: no such config file.{nearest(path.name, beside)}")
     values, lines = read_yaml(path)
     overridden: dict[tuple[Any, ...], str] = {}
     for override in overrides:
@@ -119,9 +119,7 @@ def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
             return None, None
         size = _expanded(node, {})
         if size > _MOST_NODES:
-            raise ValueError(
-                f"with its anchors (&name, *name) written out it has more than {_MOST_NODES:,} values"
-            )
+            raise ValueError(f"expands to more than {_MOST_NODES:,} values")
         return loader.construct_document(node), node  # type: ignore[no-untyped-call]
     finally:
         loader.dispose()  # type: ignore[no-untyped-call]
@@ -131,7 +129,7 @@ def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
     """How many nodes there are where each alias is written out; infinitely many are a ``ValueError``."""
     if id(node) in known:
         if not known[id(node)]:
-            raise ValueError("an anchor (&name) that lies within itself")
+            raise ValueError("an anchor (&name) contains itself")
         return known[id(node)]
     known[id(node)] = 0  # not known yet
     inner: list[yaml.Node] = []
@@ -180,7 +178,7 @@ def apply_override(values: dict[str, Any], override: str) -> tuple[Any, ...]:
             keys[depth] = key = int(key)
         elif not isinstance(node, dict):
             raise ValueError(
-                f"command line, {override}: {'.'.join(map(str, keys[:depth]))} is a value, it has no '{key}'"
+                f"command line, {override}: {'.'.join(map(str, keys[:depth]))} is a single value and has no key '{key}'"
             )
         elif key not in node and key.isdigit() and int(key) in node:  # such as data.mask_values.11=ignore
             keys[depth] = key = int(key)

@@ -16,7 +16,7 @@ class ClassTable:
 
     def __init__(self, names: Sequence[str], others: OtherClasses) -> None:
         if len(set(names)) < len(names):
-            raise ValueError(f"classes: a name comes twice in {list(names)}")
+            raise ValueError(f"classes: duplicate name in {list(names)}")
         self.names = tuple(names)
         self._ids = {name: index for index, name in enumerate(names)}
         self._others = others

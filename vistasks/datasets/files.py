@@ -62,7 +62,7 @@ def fill_split(names: dict[str, str | None], split: str | None) -> dict[str, str
     """
     used = [option for option, value in names.items() if value is not None and "{split}" in value]
     if used and split is None:
-        raise ValueError(f"split is missing: {', '.join(used)} must be told what {{split}} stands for")
+        raise ValueError(f"split is missing: {', '.join(used)} needs a value for {{split}}")
     if split is not None and not used:
         given = ", ".join(f"{option}: {value}" for option, value in names.items() if value is not None)
         raise ValueError(f"split: {split} has no effect, since {{split}} is in none of: {given}")
@@ -175,10 +175,10 @@ def read_list(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 text file ({error})") from error
     if not names:
-        raise ValueError(f"{path}: the list is empty; expected one image name a line")
+        raise ValueError(f"{path}: the list is empty; expected one image name per line")
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         raise ValueError(
-            f"{path}: '{double}' is listed {names.count(double)} times; each image must come once"
+            f"{path}: '{double}' is listed {names.count(double)} times; duplicate entries are not allowed"
         )
     return names

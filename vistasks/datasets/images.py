@@ -105,7 +105,7 @@ def read_index_mask(path: str | Path, size: Size | None = None) -> np.ndarray:
         if image.mode.startswith("I"):
             return np.array(image).astype(np.int32)
         raise ValueError(
-            f"{path}: expected a mask with one value a pixel (palette or grey), but its pixels are {image.mode}; "
+            f"{path}: expected a mask with one value per pixel (palette or grey), but its pixels are {image.mode}; "
             "for masks painted in colours give `mask_colours`"
         )
 
@@ -205,7 +205,7 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
         return Image.fromarray(_high_byte(np.array(image), path)).convert("RGB")
     if image.mode == "F":
         raise ValueError(
-            f"{path}: floating-point pixels have no agreed range; save the image as 8- or 16-bit"
+            f"{path}: floating-point pixels have no standard range; save the image as 8- or 16-bit"
         )
     if "A" in image.getbands() or "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
         layers = image.convert("RGBA")

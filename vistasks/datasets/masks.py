@@ -94,7 +94,7 @@ def index_coding(values: Mapping[int, str] | None, classes: Sequence[str] | None
     if values is None:
         if classes is None:
             raise ValueError(
-                "the meaning of the mask values is not told: give segmentation_classes (value i is class i, 255 is ignored) "
+                "the meaning of the mask values is unknown: set segmentation_classes (value i is class i, 255 is ignored) "
                 "or mask_values (for example {0: background, 7: road, 255: ignore})"
             )
         values = {**dict(enumerate(classes)), IGNORE_INDEX: IGNORE_NAME}
@@ -162,7 +162,7 @@ def _checked_classes(names: Sequence[str], classes: Sequence[str] | None, option
             f"segmentation_classes: at most {IGNORE_INDEX} classes fit into a mask of bytes, not {len(classes)}"
         )
     if len(set(classes)) < len(classes):
-        raise ValueError(f"segmentation_classes: a name comes twice in {list(classes)}")
+        raise ValueError(f"segmentation_classes: duplicate name in {list(classes)}")
     for name in names:
         if name != IGNORE_NAME and name not in classes:
             raise ValueError(

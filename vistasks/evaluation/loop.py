@@ -154,13 +154,11 @@ def _check(
     page: Path | None,
 ) -> None:
     if gain and len(weights) < 2 and (test_time is None or test_time == TestTime()):
-        raise ValueError("--gain: there is nothing to compare: give several --weights, or --tta")
+        raise ValueError("--gain: nothing to compare; give several --weights, or --tta")
     if resume and page is None:
-        raise ValueError("--resume: predictions are kept in the folder of --report, and none is given")
+        raise ValueError("--resume needs --report: its folder holds the predictions")
     if not config.data.evaluates:
-        raise ValueError(
-            "data.val is empty: nothing says which part of the data is evaluated, such as data.val={split: val}"
-        )
+        raise ValueError("data.val is empty: set the part to evaluate, such as data.val={split: val}")
 
 
 class _Evaluation:

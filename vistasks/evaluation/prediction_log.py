@@ -163,9 +163,7 @@ def _first_line(path: Path) -> dict[str, Any] | None:
     try:
         facts: dict[str, Any] | None = json.loads(line)["facts"] if line.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{path}: not the predictions of an evaluation; --resume goes on with those"
-        ) from None
+        raise ValueError(f"{path}: not the predictions of an evaluation, which --resume needs") from None
     return facts
 
 
@@ -177,8 +175,8 @@ def _refuse_changes(path: Path, before: Mapping[str, Any], now: Mapping[str, Any
     if changed:
         lines = "\n".join(changed)
         raise ValueError(
-            f"--resume: {path} is of another evaluation; changed since:\n{lines}\n"
-            "Put it back, or leave --resume out to begin anew"
+            f"--resume: {path} belongs to a different evaluation; changed since:\n{lines}\n"
+            "Restore it, or start again without --resume"
         )
 
 

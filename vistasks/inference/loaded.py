@@ -100,7 +100,7 @@ class LoadedModel(Backend):
                 f"--cuda-graphs needs a GPU, and this model runs on {self.device.type}; leave it out"
             )
         if cuda_graphs and compiled:
-            raise ValueError("--compile and --cuda-graphs both take the backbone's place; leave one out")
+            raise ValueError("--compile and --cuda-graphs cannot be combined; choose one")
         if half:
             self.model.precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         if compiled:
@@ -118,9 +118,7 @@ class LoadedModel(Backend):
         A ``ValueError`` where windows are asked of a model without a class map.
         """
         if test_time.window is not None and not self.slides_windows:
-            raise ValueError(
-                f"{self.path}: windows are there for segmentation maps, and this model only detects; leave out --window"
-            )
+            raise ValueError(f"{self.path}: --window needs a segmentation head, and this model only detects")
         self.model.look(test_time)
 
     def decode_with(self, decoding: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ def check_command(config: Config) -> int:
         report.show(console)
         good = good and report.good
     console.print(
-        "\nall can be read" if good else "\nmend or leave out what is listed under problems, then check again"
+        "\nall can be read" if good else "\nfix or exclude what is listed under problems, then check again"
     )
     return 0 if good else 1
 

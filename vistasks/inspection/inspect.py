@@ -98,7 +98,7 @@ class Inspection:
         if found is None or not 0 <= number < len(found):
             count = 0 if found is None else len(found)
             raise ValueError(
-                f"--detection {number}: the model finds {count} objects in this image, counted from 0"
+                f"--detection {number}: the model finds {count} objects in this image, numbered from 0"
             )
         box, label = found.boxes[number] * self.scale, int(found.labels[number])
         region = torch.from_numpy(box).to(self.loaded.device)
@@ -165,7 +165,7 @@ class Inspection:
             at = (int(column), int(row))
         x, y = at
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"--pixel {x},{y} lies outside of the {width}x{height} image")
+            raise ValueError(f"--pixel {x},{y} is outside the {width}x{height} image")
         label = int(found.labels[y, x])
         scaled = int((x + 0.5) * self.scale[0]), int((y + 0.5) * self.scale[1])
         score = pixel_score(self.model, self.batch, *scaled, label)

@@ -246,7 +246,7 @@ def _built(entry: Any, where: str, boxes: _BoxProcessor) -> Any:
     where = f"{where}.{name}"
     if name in MIXES:
         raise ValueError(
-            f"{where}: takes several images, so it stands before the transforms of one, and in no OneOf"
+            f"{where}: combines several images, so it must come before the other transforms and not inside OneOf"
         )
     if name in _NOT_UINT8:
         raise ValueError(
@@ -259,7 +259,7 @@ def _built(entry: Any, where: str, boxes: _BoxProcessor) -> Any:
         )
     kind = _known()[name]
     if issubclass(kind, A.DualTransform) and not {Targets.IMAGE, Targets.BBOXES} <= set(kind._targets):
-        raise ValueError(f"{where}: does not move the boxes of an image with it, so it cannot be used here")
+        raise ValueError(f"{where}: does not transform boxes, so it cannot be used here")
     if issubclass(kind, BaseCompose):
         return _built_composition(kind, arguments, where, boxes)
     if arguments is None:

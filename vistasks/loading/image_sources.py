@@ -177,7 +177,8 @@ class DiskCache:
         except OSError as error:
             self._writable = False
             warnings.warn(
-                f"{self.folder}: decoded images cannot be kept ({error}); going on without", stacklevel=3
+                f"{self.folder}: cannot cache decoded images ({error}); continuing without the cache",
+                stacklevel=3,
             )
 
 

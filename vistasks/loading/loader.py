@@ -204,7 +204,7 @@ class _Fetcher(TorchDataset):
         if not self.replaced:
             return None
         raise ValueError(
-            f"data.on_error=skip: {TRIES} images in a row could not be read, so something else is wrong; "
+            f"data.on_error=skip: {TRIES} images in a row could not be read, so the cause is probably not a damaged file; "
             f"the last: {list(skipped.values())[-1]}"
         )
 
@@ -342,7 +342,9 @@ class Batches(DataLoader):
             path for path, worker in zip(self.reading(), self._workers()) if path and not worker.is_alive()
         ]
         if not dead:
-            return ". It was between two images, as when memory runs out: try a smaller train.workers, 0 for none"
+            return (
+                ", not while reading an image: memory may have run out. Try a smaller train.workers (0: none)"
+            )
         return (
             f" while it read {', '.join(dead)}. Either memory ran out (try a smaller train.workers, 0 for none), or a decoder "
             "crashed on this file: leave the file out if it happens there again"

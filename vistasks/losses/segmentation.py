@@ -48,9 +48,7 @@ class PixelLoss:
 
     def __post_init__(self) -> None:
         if not any(getattr(self, name) for name in LOSSES):
-            raise ValueError(
-                f"every factor is 0, so that nothing would be learnt; the losses are {', '.join(LOSSES)}"
-            )
+            raise ValueError(f"every factor is 0; the losses are {', '.join(LOSSES)}")
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ class _Trained:
         file = path / "best.safetensors" if path.is_dir() else path
         if not file.is_file():
             raise ValueError(
-                f"{weights}: there is no such checkpoint; expected a .safetensors file or a run folder with one"
+                f"{weights}: no such checkpoint; expected a .safetensors file or a run folder with one"
             )
         digest = hashlib.sha256()
         with file.open("rb") as content:

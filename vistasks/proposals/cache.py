@@ -145,7 +145,7 @@ class CachedProposals:
                 Path(temporary).unlink(missing_ok=True)
             self._writable = False
             warnings.warn(
-                f"{self.folder}: proposals cannot be kept ({error}); they are computed every time",
+                f"{self.folder}: cannot cache proposals ({error}); they are computed every time",
                 stacklevel=3,
             )
             return
@@ -186,7 +186,7 @@ def clear(folder: str | Path) -> tuple[int, int]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder")
+        raise ValueError(f"{folder}: no such folder")
     files = size = 0
     now = time.time()
     for path in [*_entries(folder), *_leftovers(folder)]:

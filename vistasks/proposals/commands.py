@@ -82,7 +82,7 @@ def compute_command(
     """
     if not isinstance(method, CachedProposals) or method.key is None:
         raise ValueError(
-            "proposals compute: the config keeps no proposals; set proposals.cache and a method that can be cached"
+            "proposals compute: the config has no proposal cache; set proposals.cache and a method that can be cached"
         )
     console = console or PlainConsole()
     kept = boxes = 0
@@ -100,7 +100,7 @@ def compute_command(
     seconds = time.perf_counter() - started
     new = len(dataset) - kept
     console.print(
-        f"{new} images computed, {kept} were there, in {seconds:.1f} s; {boxes / max(1, len(dataset)):.0f} boxes each"
+        f"{new} images computed, {kept} already cached, in {seconds:.1f} s; {boxes / max(1, len(dataset)):.0f} boxes each"
     )
     console.print(f"kept in {method.folder.resolve()}")
     return 0

@@ -135,7 +135,7 @@ def calibrate(
     loaded = load_model(weights, device, trust=trust, proposals=config.proposals)
     head = loaded.config.model.heads.get(RegionClassifier.task, {})
     if head.get("name") != "region_classifier":
-        raise ValueError(f"{loaded.path}: there is no region_classifier whose scores could be calibrated")
+        raise ValueError(f"{loaded.path}: no region_classifier to calibrate")
     asked = config.model.heads.get(RegionClassifier.task, {}).get("decoding")
     decoding = dict(head.get("decoding", {}) if asked is None else asked)
     decoding.pop("calibration", None)
@@ -143,7 +143,7 @@ def calibrate(
     found = collect(loaded, config, track)
     if not len(found.scores):
         raise ValueError(
-            f"{loaded.path} detects nothing on {config.data.source('val')}: there is nothing to calibrate"
+            f"{loaded.path} detects nothing on {config.data.source('val')}, so it cannot be calibrated"
         )
     names = loaded.classes.detection
     curves = _curves(found, len(names))

@@ -96,9 +96,9 @@ def _layers(checkpoint: Checkpoint) -> dict[tuple[int, int], Tensor]:
     """(stage, number of the hidden layer from 1 on) -> its weight."""
     head = checkpoint.config.model.heads.get(RegionClassifier.task, {})
     if head.get("name") != "region_classifier":
-        raise ValueError(f"{checkpoint.path}: there is no region_classifier to compress")
+        raise ValueError(f"{checkpoint.path}: no region_classifier to compress")
     if head.get("ranks"):
-        raise ValueError(f"{checkpoint.path}: it is compressed already, to ranks {head['ranks']}")
+        raise ValueError(f"{checkpoint.path}: already compressed, to ranks {head['ranks']}")
     found = ((_LAYER.fullmatch(name), tensor) for name, tensor in checkpoint.part("model").items())
     return {(int(m[1] or 0), int(m[2])): tensor for m, tensor in found if m and m[3] == "weight"}
 

@@ -184,12 +184,10 @@ def train_svms(
 def _head(loaded: LoadedModel) -> RegionClassifier:
     head = loaded.model.head_of(RegionClassifier)
     if not isinstance(head, RegionClassifier):
-        raise ValueError(
-            f"{loaded.path}: there is no region_classifier whose classes machines could tell apart"
-        )
+        raise ValueError(f"{loaded.path}: no region_classifier to train SVMs for")
     if len(head.stages) > 1:
         raise ValueError(
-            f"{loaded.path}: its region_classifier has {len(head.stages)} stages (refine); machines are for one"
+            f"{loaded.path}: its region_classifier has {len(head.stages)} stages (refine); SVMs need exactly one"
         )
     return head
 

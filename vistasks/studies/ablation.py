@@ -94,7 +94,7 @@ def _changed(
     except ValueError as error:
         raise ValueError(f"change '{name}': {error}") from None
     if not config.data.evaluates:
-        raise ValueError("study ablation needs an evaluation, and data.val is empty: name its part there")
+        raise ValueError("study ablation needs validation data: set data.val")
     return to_json(config)
 
 
@@ -115,9 +115,7 @@ def _same_study(output: Path, planned: Mapping[str, dict[str, Any]]) -> None:
                 "choose another --output, or remove it"
             )
     if len({_folder(name) for name in planned}) < len(planned):
-        raise ValueError(
-            f"two changes would have one folder: {', '.join(planned)}; give them names that differ in letters"
-        )
+        raise ValueError(f"two changes have the same folder name: {', '.join(planned)}; rename one")
     output.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({**known, **planned}, indent=1))
 

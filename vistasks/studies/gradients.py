@@ -32,7 +32,7 @@ def gradient_conflict(model: MultiTaskModel, batches: Iterable[Batch]) -> dict[s
         raise ValueError(f"the cosine is between two heads; this model has {', '.join(model.heads)}")
     groups = _shared_groups(model)
     if not groups:
-        raise ValueError("no shared layer of this model learns: all of the backbone is frozen")
+        raise ValueError("this model has no trainable shared layer: the whole backbone is frozen")
     cosines: dict[str, list[float]] = {}
     norms: dict[str, list[float]] = {task: [] for task in model.heads}
     model.train()

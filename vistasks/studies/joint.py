@@ -68,7 +68,7 @@ def _check(config: Config, epochs: int | None, minutes: float | None) -> None:
             f"study joint compares two heads with one; model.heads has {', '.join(config.model.heads)}"
         )
     if not config.data.evaluates:
-        raise ValueError("study joint needs an evaluation, and data.val is empty: name its part there")
+        raise ValueError("study joint needs validation data: set data.val")
     if config.train.devices > 1:
         raise ValueError("study joint trains on one device; set train.devices to 1")
     if epochs is not None and minutes is not None:

@@ -73,7 +73,7 @@ def _acquire(lock: FileLock, path: Path) -> None:
         lock.acquire()
     except Timeout:
         raise ValueError(
-            f"{path.parent.resolve()}: another process writes into this folder: {_holder(path)}. Wait until it has ended, "
+            f"{path.parent.resolve()}: another process is writing to this folder: {_holder(path)}. Wait until it has ended, "
             "stop it, or choose another folder"
         ) from None
 

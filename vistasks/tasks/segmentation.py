@@ -60,7 +60,7 @@ class SegmentationTask(Task):
         if strange.any():
             value, count = int(sample.segmentation[strange].min()), int(strange.sum())
             raise ValueError(
-                f"{sample.path}: the mask has the class id {value} ({count} pixels of such), but there are {known} classes and "
+                f"{sample.path}: the mask has the class id {value} ({count} pixels), but there are {known} classes and "
                 f"{IGNORE_INDEX} = ignore; where an augmentation fills masks, its fill_mask must be one of these"
             )
 

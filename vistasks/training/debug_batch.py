@@ -87,7 +87,7 @@ def debug_batch(path: Path, device: str = "auto") -> list[str]:
     saved = read_checkpoint(path)
     if "batch" not in saved.state:
         raise ValueError(
-            f"{path}: this is a checkpoint without a batch; one that stopped a run lies in its folder debug/"
+            f"{path}: a checkpoint without a batch; the batch that stopped a run is in its debug/ folder"
         )
     batch = _put_together(saved.part("batch"), saved.state["batch"])
     model = trained_model(saved.config.model, saved.classes, saved.part("model"), str(path), finite=False)
@@ -148,12 +148,12 @@ def _loss_again(model: MultiTaskModel, batch: Batch, saved: Checkpoint, precisio
         value.copy_(buffers[name])  # BatchNorm has counted the batch
     lines = [f"{precision:14} " + ", ".join(f"{name} = {value.item():.4g}" for name, value in terms.items())]
     if found:
-        lines.append(f"               the first output that is not finite: {found[0]}")
+        lines.append(f"               first non-finite output: {found[0]}")
     gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     bad = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
     if bad:
         rest = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
-        lines.append(f"               gradients that are not finite: {', '.join(bad[:_LISTED])}{rest}")
+        lines.append(f"               non-finite gradients: {', '.join(bad[:_LISTED])}{rest}")
     elif torch.isfinite(loss):
         norm = float(torch.nn.utils.get_total_norm(list(gradients.values())))
         lines.append(f"               everything is finite; gradient norm {norm:.3g}")

@@ -274,8 +274,8 @@ class Run:
                     told=str(error),
                 )
             except OSError as disk:
-                raise NotFinite(f"{error}. The batch could not be kept ({disk.strerror})") from None
-            raise NotFinite(f"{error}. Look into it by: vistasks debug-batch {path}") from None
+                raise NotFinite(f"{error}. The batch could not be saved ({disk.strerror})") from None
+            raise NotFinite(f"{error}. Inspect the batch with: vistasks debug-batch {path}") from None
         except RuntimeError as error:
             if not ran_out(error):
                 raise

@@ -81,7 +81,7 @@ def restore_optimizer(
     current = optimizer.state_dict()["param_groups"]
     if groups != [group["params"] for group in current]:
         raise ValueError(
-            f"{where}: its optimizer groups other parameters; a resumed run keeps its frozen stages as they were"
+            f"{where}: its optimizer state does not match the trainable parameters; a resumed run must freeze the same stages"
         )
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

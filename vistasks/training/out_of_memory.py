@@ -39,7 +39,7 @@ def advice(state: TrainingState, batch: Batch, config: Config, step: int) -> str
         lines[0] += (
             f" of the {total / GIB:.1f} GiB of {device}; this batch wanted more than {taken / GIB:.2f} GiB on top"
         )
-    lines.append("What gives memory back, of what the batch takes:")
+    lines.append("To save memory (share of what the batch takes):")
     lines += [f"  {knob}: {_saved(share, taken)}" for knob, share in _knobs(config, len(batch))]
     return "\n".join(lines)
 

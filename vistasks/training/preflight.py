@@ -116,7 +116,7 @@ class Preflight:
         try:
             return build_dataset(self.config.model_copy(update={"data": data}), part)
         except (ValueError, OSError):
-            self.notes.append(f"the {part} images were not looked at, since the data could not be opened")
+            self.notes.append(f"the {part} images were not checked: the data could not be opened")
             return None
 
     def files(self, level: Level, track: Callable[[Any, str], Any] = lambda items, text: items) -> None:
@@ -153,11 +153,13 @@ class Preflight:
             self.facts["objects"] = ", ".join(f"{name} {counts[index]}" for index, name in enumerate(names))
             empty = [name for index, name in enumerate(names) if not counts[index]]
             if empty:
-                self.notes.append(f"no training image has an object of: {', '.join(empty)}")
+                self.notes.append(f"no training image contains an object of: {', '.join(empty)}")
         if self.val is not None and self.config.train.overfit_batches is None:
             both = sorted(set(self.data.paths) & set(self.val.paths))
             if both:
-                self.notes.append(f"{len(both)} images are trained on and evaluated: {', '.join(both[:5])}")
+                self.notes.append(
+                    f"{len(both)} images are in both training and validation data: {', '.join(both[:5])}"
+                )
 
     def settings(self) -> None:
         """What needs neither data nor model."""
@@ -170,7 +172,7 @@ class Preflight:
         """One batch, and what it says about memory, disk and time."""
         config, data, model = self.config, self.data, self.model
         if data is None or model is None:
-            self.notes.append("no batch was tried, since data or model could not be built")
+            self.notes.append("no trial batch: data or model could not be built")
             return None
         found = None
         with self.collecting():
@@ -366,7 +368,7 @@ def print_preflight(look: Preflight) -> int:
     for note in look.notes:
         print(f"note         {note}")
     if not look.problems:
-        print("\nnothing is wrong; without --dry-run the training would begin now")
+        print("\nall checks passed; run without --dry-run to train")
         return 0
     print(f"\n{PreflightFaults(look.problems, look.advice)}")
     return 1

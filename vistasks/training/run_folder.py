@@ -48,7 +48,7 @@ def refuse_used(folder: Path) -> None:
     """A ``ValueError`` where a run has saved its weights already."""
     if found := candidates(folder):
         raise ValueError(
-            f"{folder.resolve()} holds a run already ({found[0].name}). Go on with it by --resume, or choose another folder "
+            f"{folder.resolve()} already holds a run ({found[0].name}). Continue it with --resume, or choose another folder "
             "by output=..., or remove it"
         )
 
@@ -80,11 +80,11 @@ def checkpoint_to_resume(
     was, wanted = checkpoint.written.train.optimizer.name, config.train.optimizer.name
     if was != wanted:
         raise ValueError(
-            f"--resume: train.optimizer.name is {wanted}, but {checkpoint.path} was trained with {was}, whose state it has"
+            f"--resume: train.optimizer.name is {wanted}, but {checkpoint.path} holds the state of {was}"
         )
     if "optimizer_groups" not in checkpoint.state:
         raise ValueError(
-            f"--resume: {checkpoint.path} holds weights alone; a run goes on from {LAST} or one in checkpoints/"
+            f"--resume: {checkpoint.path} holds only weights; resume from {LAST} or a file in checkpoints/"
         )
     return checkpoint, damaged
 
@@ -101,7 +101,10 @@ def _newest_good(folder: Path) -> tuple[Checkpoint, dict[Path, str]]:
             damaged[path] = str(error)
     raise ValueError(
         "\n".join(
-            ["--resume: no checkpoint of this run is good:", *(f"  {text}" for text in damaged.values())]
+            [
+                "--resume: no intact checkpoint in this run folder:",
+                *(f"  {text}" for text in damaged.values()),
+            ]
         )
     )
 
@@ -113,7 +116,7 @@ def set_aside(damaged: Mapping[Path, str], used: Path) -> list[str]:
         aside = path.with_suffix(".damaged")
         path.replace(aside)
         lines.append(
-            f"warning: {problem}; it is now called {aside.name}, and the run goes on from {used.name}, the one before"
+            f"warning: {problem}; renamed to {aside.name}. Resuming from the previous one, {used.name}"
         )
     return lines
 

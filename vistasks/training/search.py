@@ -80,7 +80,7 @@ def read_space(path: str | Path) -> dict[str, Range]:
                 own = detail["type"] == "value_error"
                 faults.append(f"{place}{key}: {detail['ctx']['error'] if own else detail['msg']}")
     if faults or not space:
-        raise ValueError("\n".join(faults) or f"{path}: no value to search over")
+        raise ValueError("\n".join(faults) or f"{path}: no value to search")
     return space
 
 
@@ -176,9 +176,7 @@ def _run(optuna: Any, study: Any, objective: Callable[[Any], float], trials: int
         study.optimize(objective, n_trials=1, catch=FAILURES)
         failed = 0 if ended() > done else failed + 1
         if failed == 5:
-            raise ValueError(
-                f"search: five trainings in a row failed ({folder}); what went wrong stands above"
-            )
+            raise ValueError(f"search: five trainings in a row failed ({folder}); see the errors above")
 
 
 def varied(values: Mapping[str, Any], chosen: Mapping[str, Any], run: Path) -> Config:
@@ -208,7 +206,7 @@ def _same_space(study: Any, space: Mapping[str, Range], folder: Path) -> None:
     before = study.user_attrs.get("space")
     if before is not None and before != now:
         raise ValueError(
-            f"search: {folder / 'search.db'} searches another space; give another folder by output=..."
+            f"search: {folder / 'search.db'} has a different search space; choose another folder with output=..."
         )
     study.set_user_attr("space", now)
 

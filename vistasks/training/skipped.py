@@ -35,5 +35,5 @@ def report_skipped(folder: Path, loaders: Sequence[Batches], fabric: Fabric) -> 
     lines = [
         f"skipped      {text}" for text in list(reading.values())[:SHOWN]
     ]  # those of opening were told then
-    counts = f"{len(skipped)} images that could not be read, {len(opening)} faults found before"
+    counts = f"{len(skipped)} unreadable images, {len(opening)} faults found before"
     return [*lines, f"skipped      {counts} (data.on_error: skip): {(folder / 'skipped.json').resolve()}"]

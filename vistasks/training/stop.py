@@ -45,7 +45,7 @@ class StopRequest:
             raise KeyboardInterrupt(f"a second signal ({name})")
         self.requested, self._name = True, name
         with contextlib.suppress(RuntimeError):  # the signal came in the middle of another print
-            print(f"\n{name}: finishing this step and saving; once more stops at once", flush=True)
+            print(f"\n{name}: finishing this step and saving; repeat to stop immediately", flush=True)
 
     def __str__(self) -> str:
         return self._name or "stopped"

@@ -20,7 +20,7 @@ from vistasks.system.threads import seconds_by_threads, typical_seconds
 from vistasks.types import Batch, ClassNames
 
 OUT_OF_MEMORY = (
-    "less is needed with a smaller train.batch_size (train.accumulate keeps the step's number of images), a smaller "
+    "to use less, reduce train.batch_size (train.accumulate keeps the step's number of images), a smaller "
     "input.max_side, train.precision=bf16-mixed (about half of the activations) or more model.freeze_stages"
 )
 

@@ -28,9 +28,7 @@ def check_monitor(config: Config) -> None:
             f"train.monitor: '{monitor}' is not among the results.{guess} Known: {', '.join(known)}"
         )
     if not config.data.evaluates and (monitor is not None or config.train.early_stopping is not None):
-        raise ValueError(
-            "train.monitor and train.early_stopping need an evaluation, and data.val is empty: name its part there"
-        )
+        raise ValueError("train.monitor and train.early_stopping need validation data: set data.val")
 
 
 class Validation:

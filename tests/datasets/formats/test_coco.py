@@ -185,7 +185,7 @@ def test_bad_boxes(tmp_path: Path) -> None:
         (lambda f: f["annotations"].insert(0, 7), "annotation at position 0: "),
         (lambda f: f["images"][0].pop("file_name"), "image id 70: the key 'file_name' is missing"),
         (lambda f: f["images"][0].update(file_name=7), "image id 70: file_name must be text, not 7"),
-        (lambda f: f["images"][1].update(id=70), "image id 70: the id is there twice"),
+        (lambda f: f["images"][1].update(id=70), "image id 70: duplicate id"),
         (lambda f: f["images"][1].update(file_name="b.jpg"), "the image 'b.jpg' is listed 2 times"),
         (
             lambda f: f["images"][1].update(file_name="gone.jpg"),
@@ -198,11 +198,11 @@ def test_bad_boxes(tmp_path: Path) -> None:
         (lambda f: f["images"].clear() or f["annotations"].clear(), "the list 'images' is empty"),
         (
             lambda f: f["categories"][1].update(id=90),
-            "category id 90 'person': the id or the name is there twice",
+            "category id 90 'person': duplicate",
         ),
         (
             lambda f: f["categories"][1].update(name="dog"),
-            "category id 18 'dog': the id or the name is there twice",
+            "category id 18 'dog': duplicate",
         ),
         (lambda f: f.pop("categories"), "expected the list 'categories'; the file has: images, annotations"),
     ],

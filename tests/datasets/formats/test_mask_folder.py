@@ -108,9 +108,7 @@ def test_missing_masks_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_split_and_its_place_belong_together(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"split is missing: images, masks must be told what \{split\} stands for"
-    ):
+    with pytest.raises(ValueError, match=r"split is missing: images, masks .*\{split\}"):
         load(tmp_path)
     with pytest.raises(
         ValueError, match=r"split: train has no effect, since \{split\} is in none of: images: i, masks: m"

@@ -180,7 +180,7 @@ def test_class_names(tmp_path: Path) -> None:
         "dog",
     )  # of all xml files, so that splits agree
     assert load(root, classes=["dog", "cat"])[0].labels.tolist() == [1]
-    with pytest.raises(ValueError, match=r"classes: a name comes twice in \['cat', 'cat'\]"):
+    with pytest.raises(ValueError, match=r"classes: .*\['cat', 'cat'\]"):
         load(root, classes=["cat", "cat"])
     assert load(root, labelled_classes=["dog"])[0].labelled.detection == {1}
     with pytest.raises(

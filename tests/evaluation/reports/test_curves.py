@@ -55,8 +55,7 @@ def test_a_long_run_is_a_small_page(tmp_path: Path) -> None:
     page = _page(tmp_path, steps)
     assert len(page) < 100_000
     assert (
-        all(len(line) <= POINTS + 1 for line in _polylines(page).values())
-        and "5,000 steps, in epoch 51" in page
+        all(len(line) <= POINTS + 1 for line in _polylines(page).values()) and "5,000 steps, epoch 51" in page
     )
 
 

@@ -101,11 +101,11 @@ def test_a_lost_connection_is_taken_up_again_and_counted() -> None:
     assert numbers == [1, 2, 3, 4, 5] and source.reconnects == 2 and source.dropped == 0
     assert all(part.closed for part in parts)
     assert [re.sub(r"\d+\.\d", "T", words) for words in told] == [
-        "rtsp://x: connection lost (it broke); trying again",
-        "rtsp://x: images again after T s (reconnection 1)",
-        "rtsp://x: connection lost (the stream ended); trying again",
-        "rtsp://x: images again after T s (reconnection 2)",
-        "rtsp://x: connection lost (it broke); trying again",
+        "rtsp://x: connection lost (it broke); reconnecting",
+        "rtsp://x: frames again after T s (reconnection 1)",
+        "rtsp://x: connection lost (the stream ended); reconnecting",
+        "rtsp://x: frames again after T s (reconnection 2)",
+        "rtsp://x: connection lost (it broke); reconnecting",
     ]
     assert source.warnings == [
         "rtsp://x: the connection was lost and taken up again 2 times",
@@ -179,7 +179,7 @@ def test_a_change_of_size_is_told() -> None:
 
     source = source_of(Growing([]), reconnect=0)
     assert [frame.image.shape[0] for frame in source] == [48, 48, 96]
-    assert source.warnings[0] == "rtsp://x: the image changed from 96x48 to 192x96 at frame 2"
+    assert source.warnings[0] == "rtsp://x: the frame size changed from 96x48 to 192x96 at frame 2"
 
 
 def test_stopping_ends_a_source_that_waits() -> None:
@@ -295,7 +295,7 @@ def test_the_picture_may_come_back_in_another_size() -> None:
         with StreamServer(server.port, rate=100, size=(64, 48)):
             assert any(frame.image.shape == (64, 48, 3) for frame in itertools.islice(frames, 100))
             frames.close()
-    assert "the image changed from 64x48 to 48x64" in source.warnings[1]
+    assert "changed from 64x48 to 48x64" in source.warnings[1]
 
 
 def test_a_stalled_server_counts_as_lost() -> None:
@@ -412,7 +412,7 @@ def test_a_camera_gives_rgb_pictures_until_it_is_unplugged(tmp_path: Path) -> No
     assert connection.rate == 25 and not connection.recording
     pictures = iter(connection)
     assert [number_of(next(pictures).image()) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(LostError, match="no more images; was it unplugged"):
+    with pytest.raises(LostError, match="unplugged"):
         next(pictures)
     connection.close()
 

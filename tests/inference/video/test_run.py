@@ -255,7 +255,7 @@ def test_an_error_in_a_stage_ends_the_run_and_keeps_what_was_before(tmp_path: Pa
     "options", [{"propose_every": 2}, {"segment_every": 3}, {"proposals": "segmentation"}]
 )
 def test_a_model_that_cannot_spare_work_says_so(tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="this model spares no work between frames: leave out --proposals"):
+    with pytest.raises(ValueError, match="leave out --proposals"):
         run(single(tmp_path), tmp_path / "out", **options)
 
 
@@ -281,7 +281,7 @@ def test_what_cannot_be_made_faster_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         LoadedModel.speed_up(loaded, compiled=True)
     with pytest.raises(ValueError, match="--cuda-graphs needs a GPU, and this model runs on cpu"):
         LoadedModel.speed_up(loaded, cuda_graphs=True)
-    with pytest.raises(ValueError, match="--compile and --cuda-graphs both take the backbone's place"):
+    with pytest.raises(ValueError, match="--compile and --cuda-graphs"):
         LoadedModel.speed_up(SimpleNamespace(device=torch.device("cuda")), compiled=True, cuda_graphs=True)  # type: ignore[arg-type]
 
 

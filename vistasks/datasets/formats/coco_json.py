@@ -58,7 +58,7 @@ def load_json(path: Path, keys: tuple[str, ...]) -> dict[str, list[Any]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 json file ({error})") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists thousands deep
-        raise ValueError(f"{path}: not a json file that can be used ({error})") from error
+        raise ValueError(f"{path}: not a usable JSON file ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path}: expected a COCO file with the lists {', '.join(keys)}, not a {type(content).__name__} at the top"
@@ -79,7 +79,7 @@ def read_coco_json(path: Path) -> CocoFile:
     images: dict[int, CocoImage] = {}
     for image in _entries(lists["images"], f"{path} image", _image, file.faults):
         if image.number in images:
-            file.faults.append(f"{path} image id {image.number}: the id is there twice")
+            file.faults.append(f"{path} image id {image.number}: duplicate id")
         images[image.number] = image
     file.images = list(images.values())
     file.objects = {number: [] for number in images}
@@ -107,7 +107,7 @@ def read_categories(entries: list[Any], path: Path, faults: list[str]) -> dict[i
         entries, f"{path} category", lambda entry: (int(entry["id"]), str(entry["name"])), faults
     ):
         if number in categories or name in categories.values():
-            raise ValueError(f"{path} category id {number} '{name}': the id or the name is there twice")
+            raise ValueError(f"{path} category id {number} '{name}': duplicate id or name")
         categories[number] = name
     return dict(sorted(categories.items()))
 

@@ -44,7 +44,7 @@ class Witness:
         detector, segmenter = heads.get(RegionClassifier.task), heads.get(SegmentationHead.task)
         if detector is not None and not isinstance(detector, RegionClassifier):
             raise ValueError(
-                f"an audit asks a region_classifier about boxes; this detector is a {type(detector).__name__}"
+                f"an audit needs a region_classifier; this detector is a {type(detector).__name__}"
             )
         self.detector = detector
         self.segmenter = segmenter if isinstance(segmenter, SegmentationHead) else None

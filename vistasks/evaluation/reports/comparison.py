@@ -29,7 +29,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
     """
     if len(paths) < 2:
         raise ValueError(
-            "compare takes two or more: folders that `vistasks evaluate --report` wrote, or run folders with them"
+            "compare needs two or more folders written by `vistasks evaluate --report`, or run folders with one named report"
         )
     folders = [_report_folder(Path(path)) for path in paths]
     runs = []
@@ -112,7 +112,9 @@ def _check_pictures(first: Run, other: Run, task: Task, part: TaskComparison, wh
     ids = [set(part.pictures(run.records)) for run in (first, other)]
     if ids[0] != ids[1]:
         counts = f"{len(ids[0])} and {len(ids[1])}, {len(ids[0] & ids[1])} of them the same"
-        raise ValueError(f"{where}: they were evaluated on other images ({counts}): {_both(first, other)}")
+        raise ValueError(
+            f"{where}: they were evaluated on different images ({counts}): {_both(first, other)}"
+        )
 
 
 def _both(first: Run, other: Run) -> str:

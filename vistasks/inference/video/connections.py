@@ -151,7 +151,7 @@ class CameraConnection:
             with _quiet_opencv():
                 there, image = self._capture.read()
             if not there or image is None:
-                raise LostError("the camera gives no more images; was it unplugged?")
+                raise LostError("the camera sends no more frames; was it unplugged?")
             yield RawPicture(lambda image=image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB))  # type: ignore[misc]
 
     def close(self) -> None:

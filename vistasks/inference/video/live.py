@@ -58,7 +58,7 @@ def open_live(
     where, parts = without_password(address), urlsplit(address)
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"{where}: this kind of address cannot be read; known are {known}")
+        raise ValueError(f"{where}: unsupported kind of address; supported: {known}")
     name = (
         re.sub(r"[^A-Za-z0-9.-]+", "_", f"{parts.hostname or ''}{Path(parts.path).with_suffix('')}").strip(
             "_."
@@ -170,7 +170,7 @@ class LiveSource:
         size = image.shape[1::-1]
         if before is not None and size != before:
             change = f"{before[0]}x{before[1]} to {size[0]}x{size[1]}"
-            self._changes.append(f"{self.where}: the image changed from {change} at frame {number}")
+            self._changes.append(f"{self.where}: the frame size changed from {change} at frame {number}")
         return size
 
     def _read(self) -> None:
@@ -205,14 +205,14 @@ class LiveSource:
                 reason = str(error)
             if lost is None:
                 lost = time.monotonic()
-                self._tell(f"{self.where}: connection lost ({reason}); trying again")
+                self._tell(f"{self.where}: connection lost ({reason}); reconnecting")
             if not self._wait(reason, lost, attempt):
                 return
             attempt += 1
 
     def _back(self, seconds: float) -> None:
         self.reconnects, self.status = self.reconnects + 1, ""
-        self._tell(f"{self.where}: images again after {seconds:.1f} s (reconnection {self.reconnects})")
+        self._tell(f"{self.where}: frames again after {seconds:.1f} s (reconnection {self.reconnects})")
 
     def _wait(self, reason: str, lost: float, attempt: int) -> bool:
         """Pauses before the next attempt; False where there shall be none."""

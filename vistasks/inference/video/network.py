@@ -75,7 +75,7 @@ class Network:
             self._giver = task_of(options.proposals)
             if self._giver.name not in predictor.backend.tasks:
                 raise ValueError(
-                    f"--proposals {options.proposals} needs the answer of a {options.proposals} head, and this "
+                    f"--proposals {options.proposals} needs a {options.proposals} head, and this "
                     "model has none"
                 )
             if self._giver not in self._early:
@@ -84,7 +84,7 @@ class Network:
         self._selects = predictor.backend.selects
         if not self._selects and (self._giver or options.segment_every > 1 or options.propose_every > 1):
             raise ValueError(
-                "this model spares no work between frames: leave out --proposals, --propose-every, --segment-every"
+                "this model cannot reuse work between frames: leave out --proposals, --propose-every, --segment-every"
             )
         self._size: tuple[int, ...] | None = None
         self._boxes = np.zeros((0, 4), dtype=np.float32)

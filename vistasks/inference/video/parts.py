@@ -69,7 +69,7 @@ class PartFolder:
             if before.get(key) != now.get(key):
                 raise ValueError(
                     f"{self.path}: the interrupted run had {key} = {before.get(key)}, this one has {now.get(key)}; "
-                    "give what it had, or leave out --resume to begin anew"
+                    "use the same values, or start again without --resume"
                 )
 
     def file(self, number: int, suffix: str) -> Path:

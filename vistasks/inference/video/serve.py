@@ -166,7 +166,7 @@ class PageServer:
             return _answer(json.dumps(self.state()).encode(), "application/json")
 
         async def nothing(request: Request, error: Exception) -> Response:
-            return _refuse(404, "there is nothing here but / and its image")
+            return _refuse(404, "only / and its image are served here")
 
         async def fault(request: Request, error: Exception) -> Response:
             print(
@@ -194,7 +194,7 @@ class PageServer:
         """
         headers = Headers(scope=scope)
         if scope["method"] not in ("GET", "POST"):
-            return _refuse(404, "there is nothing here but / and its image")
+            return _refuse(404, "only / and its image are served here")
         if not self._knows(headers.get("Host", "localhost")):
             return _refuse(403, "this page answers to this machine's own names and addresses alone")
         if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):

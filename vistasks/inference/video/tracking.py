@@ -276,6 +276,4 @@ class VideoTracker:
             xs, ys = (line.x1, line.x2), (line.y1, line.y2)
             if max(xs) < 0 or max(ys) < 0 or min(xs) > width or min(ys) > height:
                 text = ",".join(f"{value:g}" for value in line)
-                raise ValueError(
-                    f"--line {text}: this lies outside of the image, which is {width} wide and {height} high"
-                )
+                raise ValueError(f"--line {text}: outside the image of {width}x{height} pixels")
