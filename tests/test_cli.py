@@ -150,7 +150,7 @@ def test_errors_are_one_line_and_debug_shows_where(
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
         (ImportError("install vistasks[timm]"), 1, "error: install vistasks[timm]\n"),
         (FloatingPointError("step 3: the loss"), 1, "error: step 3: the loss\n"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 1, "train.batch_size"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: CUDA out of memory. To use less memory, "),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
         (KeyboardInterrupt("go on by --resume"), 130, "\ninterrupted: go on by --resume\n"),
         (BrokenPipeError(), 1, ""),

@@ -146,7 +146,7 @@ def test_without_resume_it_begins_anew(job: Job, whole: Path, tmp_path: Path) ->
     (tmp_path / LOG).write_text("anything\n")
     with pytest.raises(ValueError, match=r"predictions\.jsonl: not the predictions of an evaluation"):
         job.run(tmp_path, resume=True)
-    with pytest.raises(ValueError, match="--resume .*--report"):
+    with pytest.raises(ValueError, match=r"--resume .*--report"):
         evaluate(job.config, str(job.weights), resume=True)
 
 

@@ -151,7 +151,7 @@ def test_messages(weights: Path, tmp_path: Path) -> None:
         ValueError, match="--class green: the segmentation map's classes are background, red, blue"
     ):
         look.class_of_map("green", cells=0)
-    with pytest.raises(ValueError, match="--pixel 64,0 .*64x64"):
+    with pytest.raises(ValueError, match=r"--pixel 64,0 .*64x64"):
         look.pixel((64, 0))
     look.map = None
     with pytest.raises(ValueError, match="this model has no segmentation map"):

@@ -232,7 +232,7 @@ def test_a_line_without_length_is_refused(text: str) -> None:
 
 def test_a_line_outside_of_the_picture_is_refused() -> None:
     tracker = VideoTracker(classes=ClassNames(NAMES), rate=25, start=0.5, lines=[Line(0, 500, 320, 500)])
-    with pytest.raises(ValueError, match="0,500,320,500: .*320x240"):
+    with pytest.raises(ValueError, match=r"0,500,320,500: .*320x240"):
         tracker.update(prediction(found(), 0))
 
 
