@@ -54,7 +54,7 @@ def build_fabric(config: TrainConfig) -> Fabric:
 
 def is_first_process() -> bool:
     """Whether this is the process that writes, also before Fabric has started the others."""
-    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _processes(devices: int) -> tuple[int, int]:

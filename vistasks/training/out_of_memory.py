@@ -85,6 +85,6 @@ def _knobs(config: Config, pictures: int) -> Iterator[tuple[str, float]]:
         yield "model.freeze_stages=2", FROZEN
 
 
-# Shares of what is kept for the backward pass, measured on ResNet-50 + FPN with both heads at 512x512
-# (docs/decisions.md)
+# Shares of what is kept for the backward pass, measured on ResNet-50 + FPN with both heads at 512x512;
+# docs/decisions.md says how
 CHECKPOINTING, MIXED, FROZEN = 0.58, 0.32, 0.41
