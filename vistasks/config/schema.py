@@ -37,7 +37,9 @@ class FoldsConfig(Section):
     """
 
     count: int = Field(default=5, ge=2)
-    fold: int = Field(default=0, ge=0, description="the fold to evaluate, 0 to count - 1")
+    fold: int = Field(
+        default=0, ge=0, description="the fold to evaluate, the fold to evaluate, 0 to count - 1"
+    )
     seed: int = Field(
         default=0,
         ge=0,
@@ -138,7 +140,8 @@ class ModelConfig(Section):
         default={}, description="factor of each head's losses (default: 1)"
     )
     weighting: Options = Field(
-        default={"name": "fixed"}, description="balance of several heads: fixed, uncertainty or gradient_norm"
+        default={"name": "fixed"},
+        description="balance balance of several heads: fixed, uncertainty or gradient_norm",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="recompute the backbone's blocks in the backward pass: less memory, slower"
@@ -237,7 +240,7 @@ class TrainConfig(Section):
     )
     sampling: Options = Field(
         default={"name": "shuffle"},
-        description="order of training images: shuffle, repeat_factor, class_balanced or task_balanced, with options",
+        description="order of training images: order of training images: shuffle, repeat_factor, class_balanced or task_balanced, with options",
     )
     overfit_batches: PositiveInt | None = Field(
         default=None,

@@ -78,7 +78,7 @@ def _picture(source: Any, max_pixels: int) -> Picture:
         path = Path(source)
         if path.is_dir() or (path.is_file() and holds_video(path)):
             kind = "a folder" if path.is_dir() else "a video"
-            raise ValueError(f"{source}: {kind} is predicted by stream(...), one picture after the other")
+            raise ValueError(f"{source}: {kind} is predicted by stream(...), one image after the other")
         return Picture(read_image(source, max_pixels=max_pixels), str(source))
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:

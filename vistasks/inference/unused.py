@@ -25,9 +25,9 @@ _EFFECTIVE: dict[type, frozenset[str]] = {
     Live: (_FRAMES | {"reconnect"}) - {"resume"},
 }
 _KINDS: dict[type, str] = {
-    Images: "means pictures, not a video; give a video, a camera's number or an address, or take a folder's "
-    "pictures as frames with --frame-rate",
-    ImagesAsVideo: "means pictures as the frames of a video",
+    Images: "means images, not a video; give a video, a camera's number or an address, or take a folder's "
+    "images as frames with --frame-rate",
+    ImagesAsVideo: "means images as the frames of a video",
     VideoFile: "is a video file",
     Live: "is a live source",
 }
@@ -53,7 +53,7 @@ def refuse_unused(
             raise ValueError(f"{_flag(name)}: has no effect here: {source.where} {_KINDS[type(source)]}")
         reason = _reason(name, options, [task_of(task).name for task in tasks], output)
         if reason is None and isinstance(source, Images) and name == "masks" and options.masks == "rle":
-            reason = "pictures' class maps are written as masks/NAME.png; codes are written for videos"
+            reason = "images' segmentation maps are written as masks/NAME.png; codes are written for videos"
         if reason:
             raise ValueError(f"{_flag(name)}: has no effect here: {reason}")
 
@@ -73,11 +73,11 @@ def _reason(name: str, options: InferOptions, tasks: Sequence[str], output: Path
         ),
         "masks": (
             "segmentation" not in tasks,
-            "this run makes no class map (--tasks, and the model's heads)",
+            "this run makes no segmentation map (--tasks, and the model's heads)",
         ),
         "segment_every": (
             "segmentation" not in tasks and options.proposals != "segmentation",
-            "this run makes no class map (--tasks, and the model's heads)",
+            "this run makes no segmentation map (--tasks, and the model's heads)",
         ),
         "proposals": ("detection" not in tasks, "this run looks for no objects, so it needs no proposals"),
     }

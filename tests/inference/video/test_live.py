@@ -426,9 +426,7 @@ def test_a_camera_gives_rgb_pictures_until_it_is_unplugged(tmp_path: Path) -> No
 
 
 def test_wrong_use_is_named() -> None:
-    with pytest.raises(
-        ValueError, match=r"ftp://x/y: this kind of address cannot be read; known are rtsp://, "
-    ):
+    with pytest.raises(ValueError, match=r"ftp://x/y: .*rtsp://, "):
         open_live(Live("ftp://x/y", None))
     with pytest.raises(
         ValueError, match=r"--reconnect must be 0 or more seconds \(inf: for ever\); received -1"

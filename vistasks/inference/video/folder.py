@@ -66,5 +66,5 @@ class FolderReader:
             number += 1
         if not number:
             raise ValueError(
-                f"{self.where}: none of these {len(self.paths)} pictures can be read; {self.warnings[-1]}"
+                f"{self.where}: none of these {len(self.paths)} images can be read; {self.warnings[-1]}"
             )
