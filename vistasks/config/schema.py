@@ -37,9 +37,7 @@ class FoldsConfig(Section):
     """
 
     count: int = Field(default=5, ge=2)
-    fold: int = Field(
-        default=0, ge=0, description="the fold to evaluate, the fold to evaluate, 0 to count - 1"
-    )
+    fold: int = Field(default=0, ge=0, description="the fold to evaluate, 0 to count - 1")
     seed: int = Field(
         default=0,
         ge=0,
@@ -141,7 +139,7 @@ class ModelConfig(Section):
     )
     weighting: Options = Field(
         default={"name": "fixed"},
-        description="balance balance of several heads: fixed, uncertainty or gradient_norm",
+        description="balance of several heads: fixed, uncertainty or gradient_norm",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="recompute the backbone's blocks in the backward pass: less memory, slower"
@@ -240,7 +238,7 @@ class TrainConfig(Section):
     )
     sampling: Options = Field(
         default={"name": "shuffle"},
-        description="order of training images: order of training images: shuffle, repeat_factor, class_balanced or task_balanced, with options",
+        description="order of training images: shuffle, repeat_factor, class_balanced or task_balanced, with options",
     )
     overfit_batches: PositiveInt | None = Field(
         default=None,
