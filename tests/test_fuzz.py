@@ -58,10 +58,13 @@ def outcome(case: Case, kind: str, seed: int) -> str:
     """Damages the file, reads it and puts it back; what happened, in a word."""
     good = case.path.read_bytes()
     bad = damaged(good, np.random.default_rng([seed, zlib.crc32(kind.encode())]))
-    if bad == good:
-        return "unchanged"
+    return "unchanged" if bad == good else judged(case, bad, f"{kind}, damage {seed}")
+
+
+def judged(case: Case, bad: bytes, what: str) -> str:
+    """Reads the file with these bytes and puts it back; what happened, in a word."""
+    good = case.path.read_bytes()
     case.path.write_bytes(bad)
-    what = f"{kind}, damage {seed}"
     try:
         with limit(what), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a cache entry is made again, and the like

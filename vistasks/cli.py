@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from vistasks.commands import (
     svm,
     train,
 )
-from vistasks.system.machine import wait_without_spinning
+from vistasks.system.machine import open_files_limit, wait_without_spinning
 from vistasks.system.streams import printable_streams
 from vistasks.training.stop import STOPPED, Stopped
 
@@ -79,6 +80,9 @@ def _main(arguments: Sequence[str] | None, command: str | None) -> int:
             if known
             else ". To use less memory, reduce train.batch_size, evaluate.batch_size or input.max_side"
         )
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            limit = open_files_limit()
+            advice = f". A process may open only {limit} files here: raise that (ulimit -n 4096) or take fewer train.workers"
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         print(f"error: {error}{notes}{advice}", file=sys.stderr)
         return 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +28,7 @@ from vistasks.config import Config, parse_config, to_yaml
 from vistasks.training.loop import train
 from vistasks.training.progress import TrainingDisplay
 from vistasks.training.run_folder import candidates
+from vistasks.training.saving import Saver
 from vistasks.training.state import Progress
 from vistasks.training.stop import STOPPED, Stopped, StopRequest
 from vistasks.types import ClassNames
@@ -187,7 +190,7 @@ def test_a_disk_that_is_really_full(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
     tmp_path: Path,
     number: signal.Signals,
@@ -225,8 +228,8 @@ def test_a_signal_ends_the_run_after_its_step_with_a_code_of_its_own(
 
 @pytest.mark.parametrize(
     ("number", "everyone"),
-    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
-    ids=["SIGTERM", "SIGTERM to its group", "SIGKILL"],
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, True), (signal.SIGKILL, False)],
+    ids=["SIGTERM", "SIGTERM to its group", "SIGHUP to its group", "SIGKILL"],
 )
 def test_a_process_that_is_stopped_ends_with_its_data_workers(
     tmp_path: Path, number: signal.Signals, everyone: bool
@@ -262,8 +265,8 @@ def test_a_process_that_is_stopped_ends_with_its_data_workers(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what a failing test would leave behind
-    if number == signal.SIGTERM:
-        assert process.returncode == STOPPED and "stopped by SIGTERM" in told
+    if number != signal.SIGKILL:
+        assert process.returncode == STOPPED and f"stopped by {number.name}" in told
 
 
 def test_a_run_that_is_stopped_while_it_evaluates_evaluates_again(
@@ -287,6 +290,49 @@ def test_a_run_that_is_stopped_while_it_evaluates_evaluates_again(
     train(config, resume=True)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if "evaluation" in line] == [1, 2, 3]
+
+
+def test_a_run_that_waits_for_a_full_disk_stops_at_once_when_told(tmp_path: Path) -> None:
+    """At a run's end the disk is waited for; a signal ends that, too."""
+    told: list[str] = []
+    saver = Saver(tmp_path, config_of(tmp_path), ClassNames(("red",), ()), told.append, lambda: bool(told))
+
+    def write() -> None:
+        raise OSError(errno.ENOSPC, FULL)
+
+    start = time.monotonic()
+    with pytest.raises(OSError, match=FULL):
+        saver._attempt(write, "the state", True)
+    assert time.monotonic() - start < 5  # ten minutes, else
+
+
+def test_a_terminal_that_hangs_up_ends_the_run_in_order(tmp_path: Path) -> None:
+    """What is printed after it goes nowhere, instead of being an error before the state is saved."""
+    config = config_of(tmp_path, epochs=1000, validate_every=1000)
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(to_yaml(config))
+    command = [sys.executable, "-m", "vistasks.cli", "train", "--config", str(config_file)]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "OMP_NUM_THREADS": "1",
+    }
+    master, slave = os.openpty()
+
+    def own_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+    ends = {"stdin": slave, "stdout": slave, "stderr": slave}
+    process = subprocess.Popen(command, env=environment, preexec_fn=own_terminal, **ends)
+    os.close(slave)
+    lines, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
+    while not (lines.exists() and lines.stat().st_size):
+        assert process.poll() is None and time.monotonic() < deadline
+        os.read(master, 1 << 16)
+        time.sleep(0.02)
+    os.close(master)
+    assert process.wait(60) == STOPPED
+    assert read_checkpoint(tmp_path / "run" / "last.safetensors").state["step"] > 0
 
 
 def test_a_second_signal_stops_at_once() -> None:

@@ -246,5 +246,5 @@ def print_summary(summary: Summary, output: str | Path | None) -> int:
             f"stopped by {summary.video.stopped}{'; go on with --resume' * summary.video.resumable}",
             file=sys.stderr,
         )
-        return {"SIGINT": 130, "SIGTERM": 143}.get(summary.video.stopped, 0)
+        return {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}.get(summary.video.stopped, 0)
     return 1 if summary.failures else 0

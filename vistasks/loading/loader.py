@@ -4,13 +4,15 @@ from the seed.
 
 from __future__ import annotations
 
+import errno
 import gc
 import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -29,6 +31,7 @@ from vistasks.datasets import Dataset
 from vistasks.datasets.problems import OnError
 from vistasks.loading.augment import Augment
 from vistasks.loading.batching import collate, network_sample
+from vistasks.loading.handover import IN_FLIGHT, Packed, packed_if_needed
 from vistasks.loading.sampling import Sampling, Shuffle
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.types import Batch, ClassNames, Sample
@@ -167,11 +170,16 @@ class _Fetcher(TorchDataset):
         on_error: what happens to a picture that cannot be read.
         replaced: for a skipped picture another one is taken, drawn from seed, epoch and index, so that
             batches stay full.
-        reading: (workers,) int64 in shared memory; what each worker is reading, -1 for nothing.
+        reading: a number for each worker, in shared memory: what each worker is reading, -1 for nothing.
     """
 
     def __init__(
-        self, pipeline: Pipeline, on_error: OnError, replaced: bool, reading: torch.Tensor, collating: Collate
+        self,
+        pipeline: Pipeline,
+        on_error: OnError,
+        replaced: bool,
+        reading: MutableSequence[int],
+        collating: Collate,
     ) -> None:
         self.pipeline, self.on_error, self.replaced, self.reading = pipeline, on_error, replaced, reading
         self.collating = collating
@@ -179,12 +187,14 @@ class _Fetcher(TorchDataset):
     def __len__(self) -> int:
         return len(self.pipeline)
 
-    def __getitems__(self, keys: Sequence[Key]) -> Fetched | Failure:
+    def __getitems__(self, keys: Sequence[Key]) -> Fetched | Packed | Failure:
         try:
             skipped: dict[str, str] = {}
             found = [self._sample(key, skipped) for key in keys]
             pairs = [pair for pair in found if pair is not None]
-            return Fetched(self._collated(pairs) if pairs else None, skipped)
+            fetched = Fetched(self._collated(pairs) if pairs else None, skipped)
+            worker = get_worker_info()
+            return fetched if worker is None else packed_if_needed(fetched, worker.num_workers)
         except (ValueError, OSError) as error:
             if get_worker_info() is None:
                 raise
@@ -242,6 +252,8 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
@@ -292,11 +304,13 @@ class Batches(DataLoader):
     def __init__(self, fetcher: _Fetcher, order: EpochOrder, *, workers: int) -> None:
         self.skipped: dict[str, str] = {}
         self._ending: Finalize | None = None
+        self._piped = False
         super().__init__(
             fetcher,
             batch_sampler=order,
             collate_fn=_as_fetched,
             num_workers=workers,
+            prefetch_factor=IN_FLIGHT if workers else None,
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
             multiprocessing_context=_context() if workers else None,
@@ -305,12 +319,13 @@ class Batches(DataLoader):
 
     def __iter__(self) -> Iterator[tuple[Batch, list[Sample]]]:  # type: ignore[override] # PyTorch names its private class
         try:
-            arriving = super().__iter__()
+            arriving = self._arriving()
             if self._iterator is not None and self._ending is None:
                 self._ending = Finalize(self._iterator, _end, args=(self._workers(),), exitpriority=0)
             for item in arriving:
                 if isinstance(item, Failure):
                     raise ValueError(item.message)
+                item = self._opened(item)
                 self.skipped |= item.skipped
                 if item.batch is not None:
                     yield item.batch
@@ -322,6 +337,31 @@ class Batches(DataLoader):
                 raise
             what = str(error) or type(error).__name__
             raise ChildProcessError(f"a data worker died ({what}){self._while_reading()}") from error
+
+    def _arriving(self) -> Iterator[Any]:
+        """What the workers give; without room for their locks (also in /dev/shm) or files, it is made here."""
+        try:
+            return super().__iter__()
+        except OSError as error:
+            if not self.num_workers or error.errno not in (errno.ENOSPC, errno.EMFILE):
+                raise
+            print(
+                f"note: data workers cannot be started ({error.strerror}; see df /dev/shm and ulimit -n): pictures are read by "
+                "the run itself, which is slower",
+                file=sys.stderr,
+            )
+            return iter(DataLoader(self.dataset, batch_sampler=self.batch_sampler, collate_fn=_as_fetched))
+
+    def _opened(self, item: Fetched | Packed) -> Fetched:
+        if not isinstance(item, Packed):
+            return item
+        if not self._piped:
+            self._piped = True
+            print(
+                f"note: {item.reason}: data workers hand batches over through pipes, which is slower",
+                file=sys.stderr,
+            )
+        return item.unpacked()
 
     def _workers(self) -> list[BaseProcess]:
         found: list[BaseProcess] = self._iterator._workers if self._iterator is not None else []  # type: ignore[attr-defined]
@@ -335,7 +375,7 @@ class Batches(DataLoader):
     def reading(self) -> list[str | None]:
         """What each worker is reading now: the picture's path, or None between two pictures."""
         paths = self.dataset.pipeline.dataset.paths
-        return [paths[index] if index >= 0 else None for index in self.dataset.reading.tolist()]
+        return [paths[index] if index >= 0 else None for index in self.dataset.reading]
 
     def _while_reading(self) -> str:
         dead = [
@@ -366,6 +406,7 @@ def batches(
     With ``on_error="skip"`` unreadable pictures are left out and counted in `Batches.skipped`: in a shuffled
     order others take their places, so that batches stay full and a run's steps the same; in evaluation the
     batch gets smaller. ``prepare`` makes the batches instead of `collate`, in the workers."""
-    reading = torch.full((workers,), -1, dtype=torch.int64).share_memory_()
+    # not PyTorch's shared memory: this one lies in a file where /dev/shm is full
+    reading = _context().Array("q", [-1] * workers, lock=False) if workers else []
     collating = prepare or partial(collate, classes=classes, divisor=divisor)
     return Batches(_Fetcher(pipeline, on_error, order.shuffle, reading, collating), order, workers=workers)

@@ -31,6 +31,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def open_files_limit() -> int | None:
+    """How many files this process may have open; None where there is no such limit or the system does not tell."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def peak_bytes() -> int:
     """The largest resident size of this process so far; 0 where the system does not tell (Windows)."""
     status = Path("/proc/self/status")

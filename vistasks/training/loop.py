@@ -37,7 +37,7 @@ from vistasks.training.run_images import RunPictures
 from vistasks.training.saving import Saver
 from vistasks.training.skipped import report_skipped
 from vistasks.training.state import Progress, TrainingState, seed_draws
-from vistasks.training.stop import Stopped, StopRequest
+from vistasks.training.stop import Stopped, StoppedWaiting, StopRequest
 from vistasks.training.task_schedule import TaskSchedule
 from vistasks.training.validation import Validation, check_monitor
 from vistasks.types import Batch
@@ -131,9 +131,9 @@ class Run:
         self.gradients = GradientWatch(
             self.progress.gradient_norms, scaled=config.train.precision == "16-mixed"
         )
-        self.saver = Saver(self.folder, config, data.classes, self._say)
-        self.pictures = RunPictures(self.folder, self._say)
         self.stop = StopRequest()
+        self.saver = Saver(self.folder, config, data.classes, self._say, lambda: self.stop.requested)
+        self.pictures = RunPictures(self.folder, self._say)
         self.watch = LoaderWatch(self._say)
 
     def _loader(self, data: Dataset, divisor: int, *, training: bool) -> tuple[EpochOrder, Batches]:
@@ -186,7 +186,10 @@ class Run:
         self.begin_epoch()
         arriving = iter(self.loader)
         while self.progress.position < self.steps_per_epoch:
-            self.step(arriving, display, total)
+            try:
+                self.step(arriving, display, total)
+            except StoppedWaiting:
+                self._stop(display)
             if agreed(self.fabric, self.stop.requested):
                 self._stop(display)
             if self.saver.due():
@@ -233,7 +236,8 @@ class Run:
             reads = f"; its workers read {reading}" if reading else ""
             return f"batch {number + 1} of epoch {self.progress.epoch + 1} ({paths}) is awaited{reads}"
 
-        with self.watch.waiting(awaited):
+        alone = self.fabric.world_size == 1  # the others would wait for this process's part of the step
+        with self.watch.waiting(awaited), self.stop.ends_waiting() if alone else nullcontext():
             batch, _ = next(arriving)
         return to_device(batch, self.fabric.device)
 

@@ -30,10 +30,18 @@ class Saver:
         folder: the run folder.
         config, classes: what goes into the files' headers.
         say: prints a line for a person.
+        stopped: whether the run was told to stop, and waits for no disk any more.
     """
 
-    def __init__(self, folder: Path, config: Config, classes: ClassNames, say: Callable[[str], None]) -> None:
-        self.folder, self.config, self.classes, self.say = folder, config, classes, say
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        classes: ClassNames,
+        say: Callable[[str], None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.folder, self.config, self.classes, self.say, self.stopped = folder, config, classes, say, stopped
         self.tried, self.failed = time.monotonic(), False
         self._owed: tuple[Callable[[], None], str] | None = (
             None  # the best weights, where they could not be written
@@ -101,13 +109,20 @@ class Saver:
                 if attempt or self.failed:
                     self.say(f"{what} could be saved again")
                 return True
-            if insist:
-                time.sleep(RETRY_SECONDS)
+            if insist and self._told_to_stop():
+                break
         if insist:
             raise OSError(
                 f"{what} could not be saved in {self.folder.resolve()}: {failure.strerror or failure}"
             )
         return False
+
+    def _told_to_stop(self) -> bool:
+        """Waits before another attempt; True at once when the run is told to stop."""
+        end = time.monotonic() + RETRY_SECONDS
+        while not self.stopped() and time.monotonic() < end:
+            time.sleep(min(0.1, RETRY_SECONDS))
+        return self.stopped()
 
     def _keep_the_one_before(self) -> None:
         """Gives ``last`` a second name among the earlier ones: it stays in its place until the new one takes

@@ -21,6 +21,7 @@ from vistasks.inference.video.report import VideoReport
 from vistasks.inference.video.stages import Shots, predicting_stages
 from vistasks.inference.video.writing import FrameResults
 from vistasks.system.locks import owned
+from vistasks.system.signals import leave_terminal, stopping_signals
 
 
 def infer_frames(
@@ -161,7 +162,7 @@ def _drive(
 
 @contextmanager
 def _stopped_by_signals(pipeline: Pipeline, report: VideoReport) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the pipeline in order, a second SIGINT at once."""
+    """The first SIGINT, SIGTERM or SIGHUP ends the pipeline in order, a second SIGINT at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -170,9 +171,11 @@ def _stopped_by_signals(pipeline: Pipeline, report: VideoReport) -> Iterator[Non
         if report.stopped and number == signal.SIGINT and not pipeline.leaving:
             raise KeyboardInterrupt
         report.stopped = signal.Signals(number).name
+        if report.stopped == "SIGHUP":
+            leave_terminal()
         pipeline.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in stopping_signals()}
     try:
         yield
     finally:
