@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from vistasks.checkpoint import Checkpoint, read_checkpoint, state_of
 from vistasks.config import Config, to_json, to_yaml
@@ -132,9 +133,13 @@ def restored_progress(checkpoint: Checkpoint, classes: ClassNames, steps_per_epo
                 f"but {path} has {', '.join(was) or 'none'}, in this order"
             )
     # what a file of an earlier version does not say keeps its default
-    progress = Progress(
-        **{key: checkpoint.state[key] for key in Progress.__dataclass_fields__ if key in checkpoint.state}
-    )
+    values = {key: checkpoint.state[key] for key in Progress.__dataclass_fields__ if key in checkpoint.state}
+    try:
+        progress = TypeAdapter(Progress).validate_python(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise ValueError(f"{path}: its header is damaged: state.{key}: {fault['msg']}") from None
     if progress.step != progress.epoch * steps_per_epoch + progress.position:
         within = f" and {progress.position} steps" if progress.position else ""
         raise ValueError(

@@ -104,12 +104,23 @@ def read_categories(entries: list[Any], path: Path, faults: list[str]) -> dict[i
     """Category id -> name, in the order of the ids. An id or name that comes twice is a ``ValueError``."""
     categories: dict[int, str] = {}
     for number, name in _entries(
-        entries, f"{path} category", lambda entry: (int(entry["id"]), str(entry["name"])), faults
+        entries, f"{path} category", lambda entry: (int(entry["id"]), _name(entry["name"])), faults
     ):
         if number in categories or name in categories.values():
             raise ValueError(f"{path} category id {number} '{name}': duplicate id or name")
         categories[number] = name
     return dict(sorted(categories.items()))
+
+
+def _name(name: Any) -> str:
+    """A category's name; some files have numbers for names."""
+    if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+        raise ValueError(f"the name must be text, not {_shown(name)}")
+    return str(name)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]
 
 
 def _entries(
@@ -121,6 +132,9 @@ def _entries(
             if isinstance(entry, dict) and "id" in entry
             else f"{what} at position {position}"
         )
+        if not isinstance(entry, dict):
+            faults.append(f"{place}: expected an object with keys, not {_shown(entry)}")
+            continue
         try:
             yield read(entry)
         except KeyError as error:
