@@ -13,6 +13,7 @@ from torch import Tensor
 from vistasks.system.machine import open_files_limit
 
 IN_FLIGHT = 2  # batches of each worker that wait to be taken: PyTorch's prefetch_factor
+SHARED = "/dev/shm"  # noqa: S108 - where Linux keeps it
 _OTHER_FILES = 64  # that a run has open beside its batches
 
 
@@ -24,7 +25,7 @@ class Packed:
     reason: str
 
     def unpacked(self) -> Any:
-        return pickle.loads(self.data)
+        return pickle.loads(self.data)  # noqa: S301 - from our own worker
 
 
 def packed_if_needed(fetched: Any, workers: int) -> Any:
@@ -37,7 +38,7 @@ def packed_if_needed(fetched: Any, workers: int) -> Any:
     free, files = _free_shared_memory(), open_files_limit()
     reason = ""
     if free is not None and free < size * (workers + 1):  # the others may be about to take as much
-        reason = f"/dev/shm has {free / 1e6:.1f} MB free"
+        reason = f"shared memory ({SHARED}) has {free / 1e6:.1f} MB free"
     elif files is not None and files < _OTHER_FILES + len(tensors) * (IN_FLIGHT * workers + 2):
         reason = f"a process may open only {files} files (ulimit -n)"
     return Packed(pickle.dumps(fetched, pickle.HIGHEST_PROTOCOL), reason) if reason else fetched
@@ -46,7 +47,7 @@ def packed_if_needed(fetched: Any, workers: int) -> Any:
 def _free_shared_memory() -> int | None:
     """Bytes; None where the system does not say."""
     try:
-        found = os.statvfs("/dev/shm")
+        found = os.statvfs(SHARED)
     except (OSError, AttributeError):
         return None
     return found.f_bavail * found.f_frsize
