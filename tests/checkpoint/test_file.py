@@ -108,7 +108,7 @@ def test_a_run_folder_stands_for_its_best(tmp_path: Path, model: MultiTaskModel,
     assert find_checkpoint(tmp_path) == last
     best = save(tmp_path / "best.safetensors", model, config)
     assert find_checkpoint(tmp_path) == best and find_checkpoint(last) == last
-    with pytest.raises(ValueError, match=r"nowhere: there is no such checkpoint or run folder"):
+    with pytest.raises(ValueError, match=r"nowhere: no such checkpoint or run folder"):
         find_checkpoint(tmp_path / "nowhere")
 
 

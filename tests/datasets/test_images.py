@@ -277,9 +277,7 @@ def test_masks_of_the_wrong_kind(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "rgb.png")
     Image.fromarray(picture()[..., 0]).save(tmp_path / "grey.png")
     Image.fromarray(picture()[..., 0]).save(tmp_path / "lossy.jpg")
-    with pytest.raises(
-        ValueError, match=r"rgb\.png: expected a mask with one value a pixel .* RGB; .*mask_colours"
-    ):
+    with pytest.raises(ValueError, match=r"rgb\.png: expected a mask .* RGB; .*mask_colours"):
         read_index_mask(tmp_path / "rgb.png")
     with pytest.raises(
         ValueError, match=r"grey\.png: expected a mask painted in RGB colours, but its pixels are L"

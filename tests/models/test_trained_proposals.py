@@ -57,7 +57,7 @@ def test_a_run_without_what_is_asked_of_it(tmp_path: Path) -> None:
         LearnedProposals(str(detector))(sample())
     with pytest.raises(ValueError, match="has no segmentation head to take proposals from"):
         ClassMapProposals(str(detector))(sample())
-    with pytest.raises(ValueError, match="there is no such checkpoint"):
+    with pytest.raises(ValueError, match="no such checkpoint"):
         LearnedProposals(str(tmp_path / "nothing"))
 
 

@@ -119,7 +119,7 @@ def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
             return None, None
         size = _expanded(node, {})
         if size > _MOST_NODES:
-            raise ValueError(f"expands to more than {_MOST_NODES:,} values")
+            raise ValueError(f"its anchors (&name, *name) expand to more than {_MOST_NODES:,} values")
         return loader.construct_document(node), node  # type: ignore[no-untyped-call]
     finally:
         loader.dispose()  # type: ignore[no-untyped-call]
