@@ -29,6 +29,7 @@ from vistasks.commands import (
     train,
 )
 from vistasks.system.machine import open_files_limit, wait_without_spinning
+from vistasks.system.opencv import mixed_wheels
 from vistasks.system.streams import printable_streams
 from vistasks.training.stop import STOPPED, Stopped
 
@@ -60,6 +61,8 @@ def _main(arguments: Sequence[str] | None, command: str | None) -> int:
     if not hasattr(parsed, "run"):
         parser.print_help()
         return 2
+    if mixed := mixed_wheels():
+        print(f"warning: {mixed}", file=sys.stderr)
     try:
         return parsed.run(parsed) or 0
     except Stopped as stop:

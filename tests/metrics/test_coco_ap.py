@@ -81,6 +81,24 @@ def test_both_engines_equal_pycocotools_on_its_own(seed: int) -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32 - 1))
+def test_equal_scores_are_taken_in_the_order_of_the_file_s_ids(seed: int) -> None:
+    scenes = []
+    for number, (prediction, truth) in enumerate(random_scenes(seed, 14)):
+        found = prediction.detections
+        tied = replace(prediction, detections=replace(found, scores=found.scores.round(1)))
+        scenes.append((tied, replace(truth, image_id=f"name_{99 - number}")))  # names run the other way round
+    expected = pycocotools_stats(*as_json(scenes))
+    for engine in ("hotcoco", "pycocotools"):
+        metric = CocoAveragePrecision(NAMES, engine=engine, difficult="count")
+        metric.order([truth.image_id for _, truth in scenes])
+        for prediction, truth in scenes[::-1]:
+            metric.update(prediction, truth)
+        result = metric.compute()
+        assert {name: result[name] for name in TWELVE} == pytest.approx(expected, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 2**32 - 1))
 def test_engines_agree_on_ignored_difficult_objects(seed: int) -> None:
     scenes = random_scenes(seed)
     result, referee = fed(scenes), fed(scenes, engine="pycocotools")

@@ -20,6 +20,7 @@ from vistasks.config import parse_config
 from vistasks.loading.loader import Pipeline
 from vistasks.models import MultiTaskModel
 from vistasks.training.loop import train
+from vistasks.training.skipped import explained
 
 
 def command(tmp_path: Path, values: dict[str, Any], *more: str) -> list[str]:
@@ -256,3 +257,31 @@ def test_damaged_pictures_are_skipped_counted_and_listed_by_policy(
     assert [Path(path).name for path in skipped["reading"]] == ["scene_1.png", "scene_4.png"]
     assert len(skipped["opening"]) == 1 and "scene_5.xml" in skipped["opening"][0]
     assert json.loads((tmp_path / "run" / "report.json").read_text())["images"] == 3
+
+
+def test_training_on_nothing_is_refused_unless_insisted(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "data", count=4)
+    for path in (root / "Annotations").glob("*.xml"):
+        path.write_text(voc_xml(f"{path.stem}.png", (64, 64, 3), []))
+    for path in (root / "SegmentationClass").glob("*.png"):
+        mask = Image.open(path)
+        mask.paste(255, (0, 0, 64, 64))
+        mask.save(path)
+    values = config_values(tmp_path / "run", voc_data(root), "detection", "segmentation")
+    values["train"] |= {"preflight": "sample"}
+    with pytest.raises(preflight.PreflightFaults) as caught:
+        train(parse_config(values))
+    told = caught.value.problems
+    assert len(told) == 2 and all("data.allow_empty=true" in fault for fault in told)
+    assert "no object at all" in told[0] and "only ignored pixels (255)" in told[1]
+    values["data"]["allow_empty"] = True
+    look = preflight.dry_run(parse_config(values))
+    assert not look.problems and sum("data.allow_empty" in note for note in look.notes) >= 2
+
+
+def test_a_picture_that_ends_a_training_names_the_ways_out(tmp_path: Path) -> None:
+    config = parse_config(
+        config_values(tmp_path / "run", voc_data(write_voc(tmp_path / "data")), "detection")
+    )
+    [note] = explained(ValueError("a.png: truncated"), config).__notes__
+    assert "data.on_error=skip" in note and "full" in note

@@ -48,11 +48,27 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_evaluate)
 
 
+def refuse_ignored(overrides: Iterable[str]) -> None:
+    """Raises a ``ValueError`` for a value of the command line that an evaluation does not look at."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        section, _, rest = key.partition(".")
+        if section in ("output", "augment", "train", "checkpoint"):
+            raise ValueError(f"{key}: has no effect on an evaluation; it is for `vistasks train`")
+        decodes = rest.startswith("heads.") and "decoding" in rest.split(".")
+        if (section == "model" and not decodes) or (section == "input" and rest != "predict_scale"):
+            raise ValueError(
+                f"{key}: has no effect on an evaluation: model and input size are the checkpoint's; "
+                "model.heads.HEAD.decoding and input.predict_scale can be changed"
+            )
+
+
 def _evaluate(parsed: argparse.Namespace) -> int:
     from vistasks.config import load_config
 
     weights = given_weights(parsed)
     overrides = [*parsed.overrides, *([f"evaluate.engine={parsed.engine}"] if parsed.engine else [])]
+    refuse_ignored(parsed.overrides)
     config = load_config(parsed.config, overrides)
     from vistasks.evaluation.loop import evaluate
     from vistasks.metrics.tables import gain_table, report_tables

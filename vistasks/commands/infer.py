@@ -16,6 +16,7 @@ from vistasks.commands.arguments import (
     votes_argument,
     weights_argument,
 )
+from vistasks.system.opencv import refuse_without_windows
 
 if TYPE_CHECKING:
     from vistasks.inference.video.options import InferOptions
@@ -172,6 +173,8 @@ def _infer(parsed: argparse.Namespace) -> int:
     from vistasks.inference.images import infer, print_summary
     from vistasks.inference.predictor import load
 
+    if parsed.show:
+        refuse_without_windows()
     options = _options(parsed)
     tasks = None if parsed.tasks is None else [task.strip() for task in parsed.tasks.split(",")]
     predictor = load(

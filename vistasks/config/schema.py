@@ -72,6 +72,9 @@ class DataConfig(Section):
     on_error: Literal["raise", "skip"] = Field(
         default="raise", description="skip: skip damaged images and list them"
     )
+    allow_empty: bool = Field(
+        default=False, description="train although there is no object, or no labelled pixel, to learn from"
+    )
     max_pixels: PositiveInt = Field(
         default=MAX_PIXELS, description="larger images count as damaged and are not decoded"
     )

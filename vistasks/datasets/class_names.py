@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vistasks.registry import nearest
+from vistasks.system.text import few
 
 OtherClasses = Literal["error", "drop"]
 
@@ -49,9 +50,7 @@ class ClassTable:
         """Both lists and the way out, if there are errors."""
         if not self.errors:
             return ""
-        both = (
-            f"the files have: {', '.join(sorted(self._met))}; classes has: {', '.join(self.names) or 'none'}"
-        )
+        both = f"the files have: {few(sorted(self._met))}; classes has: {few(self.names) or 'none'}"
         return f"{both} (other_classes: drop leaves out what classes does not have)"
 
     @property
@@ -75,6 +74,6 @@ def labelled_ids(classes: Sequence[str], labelled: Sequence[str] | None) -> froz
         if name not in classes:
             raise ValueError(
                 f"labelled_classes: '{name}' is not among the classes.{nearest(name, list(classes))} "
-                f"labelled_classes: {', '.join(labelled)}; classes: {', '.join(classes)}"
+                f"labelled_classes: {few(labelled)}; classes: {few(classes)}"
             )
     return frozenset(classes.index(name) for name in labelled)

@@ -11,6 +11,7 @@ import numpy as np
 
 from vistasks.datasets.annotations import Annotation, Dataset
 from vistasks.datasets.packed import PackedStrings
+from vistasks.system.text import few
 from vistasks.task import all_tasks
 from vistasks.types import ClassNames, Labelled, Sample
 
@@ -103,7 +104,7 @@ def _positions(names: tuple[str, ...], target: tuple[str, ...], task: str) -> li
     unknown = [name for name in names if name not in target]
     if unknown:
         raise ValueError(
-            f"{task}: the data has {len(unknown)} classes that the model lacks: {', '.join(unknown)}. "
-            f"The data's: {', '.join(names)}; the model's: {', '.join(target) or 'none'}"
+            f"{task}: the data has {len(unknown)} classes that the model lacks: {few(unknown)}. "
+            f"The data's: {few(names)}; the model's: {few(target) or 'none'}"
         )
     return [target.index(name) for name in names]

@@ -11,6 +11,7 @@ import numpy as np
 
 from vistasks.datasets.images import read_colour_mask, read_index_mask
 from vistasks.registry import nearest
+from vistasks.system.text import few
 from vistasks.types import IGNORE_INDEX
 
 IGNORE_NAME = "ignore"
@@ -167,7 +168,7 @@ def _checked_classes(names: Sequence[str], classes: Sequence[str] | None, option
         if name != IGNORE_NAME and name not in classes:
             raise ValueError(
                 f"{option} names the class '{name}', which segmentation_classes does not have.{nearest(name, list(classes))} "
-                f"{option}: {', '.join(dict.fromkeys(names))}; segmentation_classes: {', '.join(classes)}"
+                f"{option}: {few(dict.fromkeys(names))}; segmentation_classes: {few(classes)}"
             )
     return tuple(classes)
 

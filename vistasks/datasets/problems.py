@@ -20,6 +20,18 @@ class DataFaults(ValueError):
         self.faults, self.advice = list(faults), list(advice)
 
 
+def flag(value: object, key: str) -> bool:
+    """A yes or no of an annotation file: a number or text 0 or 1, true or false (any case), nothing or
+    "Unspecified" for no; anything else is a ``ValueError``.
+    """
+    word = str(value).strip().lower()
+    if word in ("1", "1.0", "true"):
+        return True
+    if value is None or word in ("", "0", "0.0", "false", "unspecified"):
+        return False
+    raise ValueError(f"{key} must be 0 or 1, not {value!r}")
+
+
 def listed(faults: Sequence[str], *, limit: int = SHOWN) -> str:
     """The first ``limit`` faults, one an indented line, and how many more there are."""
     lines = [f"  {fault}" for fault in faults[:limit]]

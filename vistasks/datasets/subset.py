@@ -21,6 +21,9 @@ class Subset:
         self.ids: Sequence[str] = PackedStrings([dataset.ids[index] for index in self.indices])
         self.paths: Sequence[str] = PackedStrings([dataset.paths[index] for index in self.indices])
         self.notes, self.skipped = dataset.notes, dataset.skipped
+        self.numbers: np.ndarray | None = getattr(dataset, "numbers", None)
+        if self.numbers is not None:
+            self.numbers = self.numbers[self.indices]
 
     @property
     def indices(self) -> list[int]:

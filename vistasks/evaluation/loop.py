@@ -9,16 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.config import Config, Engine, to_json
 from vistasks.config.files import flat
+from vistasks.datasets import Dataset
 from vistasks.evaluation.prediction_log import PredictionLog, Step, data_facts, file_digest
 from vistasks.evaluation.reports import EvaluationReport
 from vistasks.heads.test_time import TestTime
 from vistasks.inference.ensemble import Ensemble, EnsembleModel, load_models
 from vistasks.loading.batching import to_device
+from vistasks.metrics.metric import Metric
 from vistasks.models import MultiTaskModel
 from vistasks.ops.box_fusion import BoxFusion
 from vistasks.system.locks import owned
@@ -36,6 +39,18 @@ def build_metrics(classes: ClassNames, tasks: Iterable[str], engine: Engine) -> 
     for task in names:
         metrics |= task_of(task).metrics(classes, names, engine)
     return metrics
+
+
+def order_metrics(metrics: Mapping[str, Any], data: Dataset) -> None:
+    """Lets AP take the images as COCO's own code does, by the ids of the file, where the data set has them:
+    with equal scores AP depends on the order.
+    """
+    numbers = getattr(data, "numbers", None)
+    if numbers is not None:
+        ids = [data.ids[index] for index in np.argsort(numbers, kind="stable").tolist()]
+        for metric in metrics.values():
+            if isinstance(metric, Metric):
+                metric.order(ids)
 
 
 def evaluate_model(
@@ -205,6 +220,7 @@ class _Evaluation:
             prepare=loaded.prepare,
         )
         self.metrics = build_metrics(loaded.classes, self.tasks, config.evaluate.engine)
+        order_metrics(self.metrics, self.data)
 
     def run(
         self,

@@ -14,6 +14,7 @@ from torchvision.ops import batched_nms
 from vistasks.heads.region_sampling import Fraction
 from vistasks.ops.boxes import box_iou, has_sides
 from vistasks.registry import STRICT, checked_options
+from vistasks.system.text import few
 
 LOGIT_EPS = 1e-6  # scores nearer to 0 and 1 count as this far from them
 
@@ -50,7 +51,7 @@ class Decoding:
         """A ``ValueError`` where the calibration is not one of these classes, each of them."""
         if self.calibration is not None and set(self.calibration) != set(classes):
             raise ValueError(
-                f"decoding.calibration is of the classes {', '.join(self.calibration)}; the head's are {', '.join(classes)}"
+                f"decoding.calibration is of the classes {few(self.calibration)}; the head's are {few(classes)}"
             )
 
 

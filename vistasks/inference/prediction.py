@@ -14,6 +14,7 @@ from vistasks.datasets.images import IMAGE_SUFFIXES
 from vistasks.drawing.draw import draw
 from vistasks.drawing.palette import Colour, model_colours
 from vistasks.system.atomic import replacing
+from vistasks.system.text import few
 from vistasks.task import answers
 from vistasks.types import ClassNames, Detections, Prediction
 
@@ -129,9 +130,7 @@ def coco_results(
         category_ids = {name: number + 1 for number, name in enumerate(found.class_names)}
     missing = sorted(set(found.names) - set(category_ids))
     if missing:
-        raise ValueError(
-            f"category_ids has no id for {', '.join(missing)}; it has {', '.join(category_ids) or 'none'}"
-        )
+        raise ValueError(f"category_ids has no id for {few(missing)}; it has {few(category_ids) or 'none'}")
     return [
         {
             "image_id": image_id,

@@ -20,6 +20,7 @@ from vistasks.inspection import figures
 from vistasks.inspection.gradcam import Score, class_score, detection_score, grad_cam, occlusion, pixel_score
 from vistasks.models.building import build_model
 from vistasks.system.atomic import write_text
+from vistasks.system.text import few
 from vistasks.types import Batch, Detections, SegmentationMap
 
 LEAST_REGIONS, MOST_REGIONS, CHANNELS = 4, 400, 16
@@ -139,7 +140,7 @@ class Inspection:
             ]
             name = ranked[0] if ranked else present.names[int(counts.argmax())]
         if name not in present.names:
-            raise ValueError(f"--class {name}: the segmentation map's classes are {', '.join(present.names)}")
+            raise ValueError(f"--class {name}: the segmentation map's classes are {few(present.names)}")
         label = present.names.index(name)
         share = counts[label] / counts.sum()
         self._explain(

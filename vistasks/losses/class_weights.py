@@ -9,6 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vistasks.system.text import few
+
 Balance = Literal["median_frequency", "sqrt_median_frequency", "effective_number"]
 
 
@@ -25,13 +27,11 @@ def weight_tensor(weights: ClassWeights, classes: Sequence[str]) -> Tensor:
     if isinstance(weights, dict):
         unknown = sorted(set(weights) - set(classes))
         if unknown:
-            raise ValueError(
-                f"class_weights names {', '.join(unknown)}; the classes are: {', '.join(classes)}"
-            )
+            raise ValueError(f"class_weights names {few(unknown)}; the classes are: {few(classes)}")
         return torch.tensor([float(weights.get(name, 1.0)) for name in classes])
     if isinstance(weights, list):
         if len(weights) != len(classes):
-            names = ", ".join(classes)
+            names = few(classes)
             raise ValueError(
                 f"class_weights lists {len(weights)} numbers; there are {len(classes)} classes: {names}"
             )

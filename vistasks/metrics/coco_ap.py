@@ -14,6 +14,7 @@ from vistasks.metrics.detection_record import (
     DetectionRecord,
     detection_columns,
     detection_record,
+    of_classes,
 )
 from vistasks.metrics.metric import Metric
 from vistasks.types import Prediction, Sample
@@ -60,10 +61,17 @@ class CocoAveragePrecision(Metric[DetectionRecord]):
         there is no object.
         """
         columns = detection_columns(self.ordered_records())
-        precision, recall = ENGINES[self.engine](columns, len(self.class_names), self.difficult == "ignore")
+        present = np.unique(columns.labels)  # time and memory grow with the classes; the others have no AP
+        precision, recall = ENGINES[self.engine](
+            of_classes(columns, present), max(1, len(present)), self.difficult == "ignore"
+        )
         objects = self._objects(columns).tolist()
+        place = {int(label): k for k, label in enumerate(present)}
         per_class = {
-            name: {**_precisions(precision[:, :, k : k + 1]), "objects": objects[k]}
+            name: {
+                **_precisions(precision[:, :, place.get(k, 0) : place.get(k, -1) + 1]),
+                "objects": objects[k],
+            }
             for k, name in enumerate(self.class_names)
         }
         return {"protocol": self._protocol(), **_twelve(precision, recall), "per_class": per_class}

@@ -144,3 +144,22 @@ def detection_columns(records: list[DetectionRecord]) -> DetectionColumns:
         detected_image=np.repeat(count, [len(record.scores) for record in records]).astype(np.int64),
         images=len(records),
     )
+
+
+def of_classes(columns: DetectionColumns, labels: np.ndarray) -> DetectionColumns:
+    """The objects and detections of these class ids, sorted, which become 0, 1, ..."""
+    own, found = np.isin(columns.labels, labels), np.isin(columns.detected_labels, labels)
+    objects = {
+        name: getattr(columns, name)[own]
+        for name in ("boxes", "labels", "difficult", "crowd", "areas", "image")
+    }
+    detections = {
+        name: getattr(columns, name)[found]
+        for name in ("detected", "scores", "detected_labels", "detected_image")
+    }
+    kept = replace(columns, **objects, **detections)
+    return replace(
+        kept,
+        labels=np.searchsorted(labels, kept.labels),
+        detected_labels=np.searchsorted(labels, kept.detected_labels),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from vistasks.types import Prediction, Sample
@@ -15,8 +15,9 @@ Record = TypeVar("Record")
 class Metric(ABC, Generic[Record]):
     """A measure over a data set, fed image by image.
 
-    Records are computed from in the natural order of the image ids ("9" before "10"), whatever order they
-    came in, so that several processes that share the images get exactly the numbers of one. ``class_names``
+    Records are computed from in the order that `order` was given, or the natural one of the image ids ("9"
+    before "10"), whatever order they came in, so that several processes that share the images get exactly the
+    numbers of one. ``class_names``
     must be the prediction's."""
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
@@ -24,6 +25,7 @@ class Metric(ABC, Generic[Record]):
             raise ValueError(f"class_names must be at least one name, all different, not {class_names!r}")
         self.class_names = tuple(class_names)
         self._records: dict[str, Record] = {}
+        self._places: dict[str, int] = {}
 
     @abstractmethod
     def record(self, prediction: Prediction, sample: Sample) -> Record | None:
@@ -50,6 +52,10 @@ class Metric(ABC, Generic[Record]):
             )
         self._records[sample.image_id] = record
 
+    def order(self, ids: Sequence[str]) -> None:
+        """Takes the images in this order from now on; where scores are equal, AP depends on it."""
+        self._places = {image_id: place for place, image_id in enumerate(ids)}
+
     def state(self) -> dict[str, Record]:
         """The records by image id, for `merge` in another process (they pickle)."""
         return dict(self._records)
@@ -66,11 +72,15 @@ class Metric(ABC, Generic[Record]):
         self._records.clear()
 
     def ordered(self) -> dict[str, Record]:
-        """The records by image id, in the natural order of the ids."""
-        return {image_id: self._records[image_id] for image_id in sorted(self._records, key=natural)}
+        """The records by image id: in the order that was given, then in the natural order of the ids."""
+        last = len(self._places)
+        ids = sorted(
+            self._records, key=lambda image_id: (self._places.get(image_id, last), natural(image_id))
+        )
+        return {image_id: self._records[image_id] for image_id in ids}
 
     def ordered_records(self) -> list[Record]:
-        """The records in the natural order of their image ids."""
+        """The records, as `ordered` has them."""
         return list(self.ordered().values())
 
 

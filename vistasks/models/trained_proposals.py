@@ -18,6 +18,7 @@ from vistasks.heads.segmentation import SegmentationHead
 from vistasks.models.trained import TrainedModel
 from vistasks.proposals.methods import clipped
 from vistasks.registry import PROPOSALS
+from vistasks.system.text import few
 from vistasks.types import IGNORE_INDEX, Sample
 
 
@@ -102,9 +103,7 @@ class ClassMapProposals:
         names = loaded.classes.segmentation
         unknown = sorted(set(self.leave_out) - set(names) - {"background"})
         if unknown:
-            raise ValueError(
-                f"class_map: leave_out names {', '.join(unknown)}; the classes are {', '.join(names)}"
-            )
+            raise ValueError(f"class_map: leave_out names {few(unknown)}; the classes are {few(names)}")
         with torch.inference_mode():
             batch = loaded.batch([sample])
             head: Any = loaded.model.head_of(SegmentationHead)

@@ -8,6 +8,7 @@ are made printable on their way out.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # control characters, marks that reverse the direction of text, line and paragraph ends, lone surrogates
 _UNPRINTABLE = re.compile(
@@ -35,6 +36,13 @@ def _escaped(character: str) -> str:
         number -= 0xDC00
     short = {9: "\\t", 10: "\\n", 13: "\\r"}
     return short.get(number) or (f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}")
+
+
+def few(names: Iterable[str], *, limit: int = 20) -> str:
+    """The first ``limit`` names, and how many more there are."""
+    known = list(names)
+    more = f" and {len(known) - limit:,} more" if len(known) > limit else ""
+    return ", ".join(known[:limit]) + more
 
 
 def csv_cell(text: str) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from vistasks.evaluation.reports.compared import Run, TaskComparison, by_difference, row
-from vistasks.evaluation.reports.detection import CONFIDENCE, analyse_detection
+from vistasks.evaluation.reports.detection import (
+    CONFIDENCE,
+    MOST_CLASSES,
+    SHOWN_CLASSES,
+    analyse_detection,
+    bootstrap_samples,
+)
 from vistasks.evaluation.reports.html import confusion_table, legend, number, table
 from vistasks.evaluation.reports.matching import KINDS, MISSED, Judged, judge
 from vistasks.evaluation.reports.records import PictureRecords
@@ -18,7 +23,12 @@ from vistasks.evaluation.reports.section import Flaws, Section
 from vistasks.evaluation.reports.svg import bar_chart, line_chart
 from vistasks.metrics import CocoAveragePrecision
 from vistasks.metrics.coco_engines import hotcoco_evaluation
-from vistasks.metrics.detection_record import DetectionColumns, DetectionRecord, detection_record
+from vistasks.metrics.detection_record import (
+    DetectionColumns,
+    DetectionRecord,
+    detection_record,
+    of_classes,
+)
 from vistasks.ops.box_arrays import overlaps
 from vistasks.types import ClassNames, Detections, Prediction, Sample
 
@@ -35,48 +45,49 @@ SCORE = 0.5  # from which on a box counts as an error or a find of a picture
 def _detection_classes(
     runs: Sequence[Run], samples: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of AP by class, and of each other run the intervals of AP's headline numbers."""
+    """Rows of AP by class, and of each other run the intervals of AP's headline numbers.
+
+    Only the `SHOWN_CLASSES` classes that differ most get intervals of their own: each takes a bootstrap.
+    """
     names = runs[0].records.classes.detection
     columns = [run.records.columns() for run in runs]
-    overall = [_paired_boxes(columns[0], other, len(names), samples) for other in columns[1:]]
+    overall = [_paired_boxes(columns[0], other, samples) for other in columns[1:]]
+    every = {name: [run.report["coco"]["per_class"][name]["AP"] for run in runs] for name in names}
+    known_first = [name for name in names if every[name][0] is not None]
+    judged = set(sorted(known_first, key=lambda name: -_spread(every[name]))[:SHOWN_CLASSES])
     rows = []
     for label, name in enumerate(names):
-        values = [run.report["coco"]["per_class"][name]["AP"] for run in runs]
-        own = [_of_class(each, label) for each in columns]
+        values = every[name]
+        own = [of_classes(each, np.array([label])) for each in columns] if name in judged else columns
         known = [
-            _paired_boxes(own[0], other, 1, samples).get("AP") if values[0] is not None else None
-            for other in own[1:]
+            _paired_boxes(own[0], other, samples).get("AP") if name in judged else None for other in own[1:]
         ]
         rows.append(row(name, values, known, objects=runs[0].report["coco"]["per_class"][name]["objects"]))
     return by_difference(rows), overall
 
 
-def _paired_boxes(
-    first: DetectionColumns, other: DetectionColumns, classes: int, samples: int
-) -> dict[str, list[float]]:
+def _spread(values: Sequence[float | None]) -> float:
+    """How far the runs' numbers lie apart."""
+    known = [value for value in values if value is not None]
+    return max(known) - min(known)
+
+
+def _paired_boxes(first: DetectionColumns, other: DetectionColumns, samples: int) -> dict[str, list[float]]:
     """Intervals of the differences of COCO's numbers."""
     import hotcoco
 
     if first.images < 2 or not len(first.boxes):
         return {}
-    one, two = (hotcoco_evaluation(columns, classes, ignore_difficult=True) for columns in (first, other))
+    present = np.unique(first.labels)
+    if len(present) > MOST_CLASSES:
+        return {}
+    samples = min(samples, bootstrap_samples(first.images, len(present)))
+    one, two = (
+        hotcoco_evaluation(of_classes(columns, present), len(present), ignore_difficult=True)
+        for columns in (first, other)
+    )
     found = hotcoco.compare(one, two, n_bootstrap=samples, seed=0, confidence=CONFIDENCE)["ci"] or {}
     return {name: [float(interval["lower"]), float(interval["upper"])] for name, interval in found.items()}
-
-
-def _of_class(columns: DetectionColumns, label: int) -> DetectionColumns:
-    """The objects and detections of one class, as the only one."""
-    kept, found = columns.labels == label, columns.detected_labels == label
-    objects = {
-        name: getattr(columns, name)[kept]
-        for name in ("boxes", "labels", "difficult", "crowd", "areas", "image")
-    }
-    boxes = {
-        name: getattr(columns, name)[found]
-        for name in ("detected", "scores", "detected_labels", "detected_image")
-    }
-    one = replace(columns, **objects, **boxes)
-    return replace(one, labels=np.zeros_like(one.labels), detected_labels=np.zeros_like(one.detected_labels))
 
 
 def _box_errors(records: PictureRecords) -> np.ndarray:
@@ -115,8 +126,13 @@ def detection_html(content: Mapping[str, Any], colours: Mapping[str, str]) -> st
         f"<div>{_tide(found['tide'])}</div><div>{_calibration(found['calibration'])}</div></div>"
         f"{_blame(found.get('proposals'))}<h3>Confusion at IoU .5, scores of at least {found['confusion']['score']:g}</h3>"
         "<p>Rows: labels. Columns: predictions. Last column: missed objects; last row: detections of no object.</p>"
-        f"{confusion_table(found['confusion'])}"
+        f"{_left_out(found['confusion'])}{confusion_table(found['confusion'])}"
     )
+
+
+def _left_out(confusion: Mapping[str, Any]) -> str:
+    count = confusion.get("left_out", 0)
+    return f"<p>{count:,} classes with fewer mistakes are not shown.</p>" if count else ""
 
 
 def _tide(tide: Mapping[str, Any]) -> str:

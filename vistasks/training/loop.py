@@ -35,7 +35,7 @@ from vistasks.training.preflight import Parts, prepare
 from vistasks.training.progress import TrainingDisplay
 from vistasks.training.run_images import RunPictures
 from vistasks.training.saving import Saver
-from vistasks.training.skipped import report_skipped
+from vistasks.training.skipped import explained, report_skipped
 from vistasks.training.state import Progress, TrainingState, seed_draws
 from vistasks.training.stop import Stopped, StoppedWaiting, StopRequest
 from vistasks.training.task_schedule import TaskSchedule
@@ -238,7 +238,10 @@ class Run:
 
         alone = self.fabric.world_size == 1  # the others would wait for this process's part of the step
         with self.watch.waiting(awaited), self.stop.ends_waiting() if alone else nullcontext():
-            batch, _ = next(arriving)
+            try:
+                batch, _ = next(arriving)
+            except (ValueError, OSError) as error:
+                raise explained(error, self.config) from None
         return to_device(batch, self.fabric.device)
 
     def _forward_backward(self, batch: Batch, part: int) -> Mapping[str, Tensor]:
@@ -315,6 +318,11 @@ class Run:
             ):  # TensorBoard's thread breaks on a full disk
                 display.picture("val/samples", sheet, progress.step)
             self.pictures.curves()
+        if value is None and self.fabric.is_global_zero:
+            self._say(
+                f"warning: epoch {epoch}: no number says which weights are best (the data.val part has nothing "
+                "labelled to measure); best.safetensors has the latest weights"
+            )
         if better or progress.best is None:
             progress.best, progress.best_epoch, progress.results = value, epoch, numbers
             if self.fabric.is_global_zero:

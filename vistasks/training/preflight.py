@@ -28,15 +28,18 @@ from vistasks.loading.loader import EpochOrder, Pipeline
 from vistasks.models import MultiTaskModel
 from vistasks.models.building import build_model
 from vistasks.system.machine import available_memory, free_disk, gigabytes
+from vistasks.system.text import few
 from vistasks.system.threads import best_count, given_by_environment
 from vistasks.task import task_of
 from vistasks.training import run_folder
 from vistasks.training.fabric import build_fabric
 from vistasks.training.trial import OUT_OF_MEMORY, Trial, load_batch, try_batch
 from vistasks.training.validation import check_monitor
+from vistasks.types import IGNORE_INDEX, Sample
 
 Level = Literal["none", "sample", "full"]
 
+_INSIST = "data.allow_empty=true trains all the same"
 SAMPLED = 32  # pictures of each part that are read with level "sample"
 _LENIENT = {"on_error": "skip", "bad_boxes": "drop", "other_classes": "drop"}
 
@@ -50,6 +53,27 @@ class PreflightFaults(ValueError):
         super().__init__(
             "\n".join([f"{total} before the first step", listed(problems, limit=100), *dict.fromkeys(advice)])
         )
+
+
+@dataclass
+class _Seen:
+    """What the pictures that were read have to be learnt from."""
+
+    maps: int = 0
+    labelled_maps: int = 0
+
+    def add(self, sample: Sample) -> None:
+        """Counts a picture."""
+        if sample.segmentation is not None:
+            self.maps += 1
+            self.labelled_maps += bool((sample.segmentation != IGNORE_INDEX).any())
+
+    def nothing(self, *, whole: bool) -> list[str]:
+        """What there is nothing of, in words; ``whole``: all pictures were read."""
+        if not self.maps or self.labelled_maps:
+            return []
+        those = "its class maps" if whole else f"the {self.maps} pictures that were read"
+        return [f"only ignored pixels ({IGNORE_INDEX}) in {those}: the segmenter would learn nothing"]
 
 
 @dataclass
@@ -124,22 +148,31 @@ class Preflight:
         for part, dataset in (("train", self.data), ("val", self.val)):
             if dataset is None:
                 continue
+            seen = _Seen()
             count = len(dataset) if level == "full" else min(SAMPLED, len(dataset))
             bad = []
             for index in track(
                 np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist(), f"reading {part}"
             ):
                 try:
-                    dataset[index]
+                    seen.add(dataset[index])
                 except (ValueError, OSError) as error:
                     bad.append(told(dataset.paths[index], error))
                     self.unreadable.add(dataset.paths[index])
+            self._nothing(part, seen.nothing(whole=count == len(dataset)))
             skips = self.config.data.on_error == "skip"
             self.facts[f"{part} files"] = f"{count} of {len(dataset)} images read, {len(bad)} unreadable"
             if skips:
                 self.notes += [f"left out: {fault}" for fault in bad]
             else:
                 self.problems += [fault for fault in bad if fault not in self.problems]
+
+    def _nothing(self, part: str, found: Sequence[str]) -> None:
+        """Notes what there is nothing of; a problem where it would be trained on, unless data.allow_empty."""
+        for what in found:
+            fault = f"the {part} part has {what}; {_INSIST}"
+            certain = part == "train" and "pictures that were read" not in what
+            (self.problems if certain and not self.config.data.allow_empty else self.notes).append(fault)
 
     def look_at_labels(self) -> None:
         """Classes without an object, and pictures that are trained on and evaluated."""
@@ -150,10 +183,12 @@ class Preflight:
             counts: Counter[int] = Counter()
             for index in range(len(self.data)):
                 counts.update(self.data.annotation(index).labels.tolist())
-            self.facts["objects"] = ", ".join(f"{name} {counts[index]}" for index, name in enumerate(names))
+            self.facts["objects"] = few(f"{name} {counts[index]}" for index, name in enumerate(names))
             empty = [name for index, name in enumerate(names) if not counts[index]]
-            if empty:
-                self.notes.append(f"no training image contains an object of: {', '.join(empty)}")
+            if len(empty) == len(names):
+                self._nothing("train", ["no object at all: the detector would learn background only"])
+            elif empty:
+                self.notes.append(f"no training image contains an object of: {few(empty)}")
         if self.val is not None and self.config.train.overfit_batches is None:
             both = sorted(set(self.data.paths) & set(self.val.paths))
             if both:
@@ -193,6 +228,9 @@ class Preflight:
             found = try_batch(
                 model, batch, self.device, self.autocast, choose_threads=self._chooses_threads()
             )
+            proposes = any(task_of(task).takes_proposals for task in config.model.heads)
+            if proposes and not any(len(boxes) for boxes in batch.proposals):
+                self._nothing("train", ["no region proposal in its first batch; look at proposals.method"])
             self.facts["first batch"] = ", ".join(
                 f"{name} {value:.4g}" for name, value in found.terms.items()
             )

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from vistasks.config import Config
 from vistasks.drawing.samples import SampleSheet
-from vistasks.evaluation.loop import build_metrics, evaluate_model, headline
+from vistasks.evaluation.loop import build_metrics, evaluate_model, headline, order_metrics
 from vistasks.loading.loader import Batches
 from vistasks.models import MultiTaskModel
 from vistasks.registry import nearest
@@ -56,6 +56,7 @@ class Validation:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The report and its headline numbers; ``track`` wraps the loader, for a progress bar."""
         metrics = build_metrics(self.classes, self.config.model.heads, self.config.evaluate.engine)
+        order_metrics(metrics, self.loader.dataset.pipeline.dataset)
         if self.fabric.world_size > 1:  # each process counts its own BatchNorm statistics
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)

@@ -15,7 +15,9 @@ from pycocotools import mask as rle
 from tests.paths import shared
 from vistasks.datasets import Dataset, load_dataset
 from vistasks.datasets.formats import coco_masks
+from vistasks.datasets.formats.coco_json import _object
 from vistasks.datasets.formats.coco_masks import decode_segmentation
+from vistasks.datasets.problems import flag
 
 HEIGHT, WIDTH = 20, 30
 
@@ -100,6 +102,26 @@ def test_our_extra_key_difficult(tmp_path: Path) -> None:
     file["annotations"][1]["difficult"] = 1
     sample = load(write(tmp_path, file))[0]
     assert sample.difficult is not None and sample.difficult.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("value", "yes"), [("0", False), ("1", True), (False, False), (None, False), ("true", True)]
+)
+def test_flags_are_read_by_what_they_say(tmp_path: Path, value: object, yes: bool) -> None:
+    assert flag(value, "iscrowd") is yes
+
+
+@pytest.mark.parametrize("value", ["no way", 2, [], {}])
+def test_a_flag_that_says_neither_is_a_fault(value: object) -> None:
+    with pytest.raises(ValueError, match="iscrowd must be 0 or 1"):
+        flag(value, "iscrowd")
+
+
+def test_a_crowd_by_text(tmp_path: Path) -> None:
+    for text, yes in (("0", False), ("1", True)):
+        entry = {"id": 1, "bbox": [0, 0, 5, 5], "iscrowd": text, "difficult": text}
+        found = _object(entry, "cat")
+        assert (found.crowd, found.difficult) == (yes, yes)
 
 
 def test_a_semantic_map_from_instances(tmp_path: Path) -> None:

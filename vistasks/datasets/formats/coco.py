@@ -35,6 +35,7 @@ from vistasks.datasets.packed import PackedStrings
 from vistasks.datasets.problems import OnError, counted, raise_if_any
 from vistasks.registry import DATASETS, nearest
 from vistasks.system.limits import MAX_PIXELS
+from vistasks.system.text import few
 from vistasks.types import ClassNames, Labelled, Sample
 
 
@@ -66,6 +67,9 @@ class CocoDataset:
         on_error: pictures with a damaged or missing file or a bad annotation are an error, or left out and
             listed in ``skipped``.
         max_pixels: a picture with more is damage.
+
+    Attributes:
+        numbers: the file's id of each image.
 
     Raises:
         FileNotFoundError: the root, the images' folder or the json is missing.
@@ -127,6 +131,7 @@ class CocoDataset:
         self.paths: Sequence[str]
         self.ids, self.paths = PackedStrings(rows.ids()), PackedStrings(rows.paths)
         self.notes, self.skipped = rows.notes, rows.skipped
+        self.numbers = np.array([image.number for image in rows.images], dtype=np.int64)
         self._max_pixels = max_pixels
         self._table = AnnotationTable(rows.objects)
         detection = labelled_ids(class_names, labelled_classes)
@@ -160,7 +165,7 @@ def _class_names(file: CocoFile, classes: list[str] | None) -> tuple[str, ...]:
         if name not in known:
             raise ValueError(
                 f"classes: '{name}' is not among the categories of {file.path}.{nearest(name, known)} "
-                f"classes: {', '.join(classes or ())}; categories: {', '.join(known)}"
+                f"classes: {few(classes or ())}; categories: {few(known)}"
             )
     return tuple(known if classes is None else classes)
 

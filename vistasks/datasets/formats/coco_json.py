@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vistasks.datasets.problems import flag
+
 
 @dataclass(frozen=True, eq=False)
 class CocoImage:
@@ -167,7 +169,7 @@ def _object(entry: dict[str, Any], category: str) -> CocoObject:
         category=category,
         bbox=(float(bbox[0]), float(bbox[1]), float(bbox[2]), float(bbox[3])),
         area=None if area is None else float(area),
-        crowd=bool(entry.get("iscrowd", 0)),
-        difficult=bool(entry.get("difficult", 0)),
+        crowd=flag(entry.get("iscrowd"), "iscrowd"),
+        difficult=flag(entry.get("difficult"), "difficult"),
         segmentation=entry.get("segmentation") or None,
     )

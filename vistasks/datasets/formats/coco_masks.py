@@ -12,6 +12,7 @@ from pycocotools import mask as rle
 
 from vistasks.datasets.files import inside
 from vistasks.datasets.images import read_colour_mask
+from vistasks.datasets.problems import flag
 from vistasks.types import IGNORE_INDEX
 
 _MAX_STEPS = 5_000_000  # along all outlines of an object; some 80 bytes each while it is painted
@@ -171,7 +172,9 @@ def panoptic_images(
             for segment in entry["segments_info"]:
                 name = categories[segment["category_id"]]
                 table[int(segment["id"])] = (
-                    IGNORE_INDEX if segment.get("iscrowd", 0) else classes.get(name, IGNORE_INDEX)
+                    IGNORE_INDEX
+                    if flag(segment.get("iscrowd"), f"{where} segment {segment['id']}: iscrowd")
+                    else classes.get(name, IGNORE_INDEX)
                 )
             source = f"{where} panoptic annotation at position {position}"
             images[int(entry["image_id"])] = PanopticImage(

@@ -21,6 +21,7 @@ from vistasks.datasets.formats.coco_masks import (
 from vistasks.datasets.masks import MaskCoding, index_coding
 from vistasks.datasets.packed import PackedStrings, PackedValues
 from vistasks.registry import nearest
+from vistasks.system.text import few
 from vistasks.types import IGNORE_INDEX
 
 Semantic = Literal["instances", "png", "panoptic"]
@@ -149,7 +150,7 @@ def _instance_maps(
     classes = tuple(options.classes or (BACKGROUND, *(name for name in detection if name != BACKGROUND)))
     for name in detection:
         if name not in classes:
-            both = f"classes: {', '.join(detection)}; segmentation_classes: {', '.join(classes)}"
+            both = f"classes: {few(detection)}; segmentation_classes: {few(classes)}"
             raise ValueError(
                 f"segmentation_classes: '{name}' is missing.{nearest(name, list(classes))} "
                 f"With semantic: instances every class is painted. {both}"

@@ -12,6 +12,8 @@ import defusedxml.ElementTree
 import numpy as np
 from defusedxml import DefusedXmlException
 
+from vistasks.datasets.problems import flag
+
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -88,6 +90,5 @@ def _read_object(element: Element, number: int, path: Path) -> VocObject:
         raise ValueError(
             f"{place}: <bndbox> needs the numbers {', '.join(_CORNERS)}, but has {written}"
         ) from error
-    return VocObject(
-        number, name, corners, f"[{', '.join(texts)}]", _text(element, "difficult").lower() in ("1", "true")
-    )
+    difficult = flag(_text(element, "difficult"), f"{place}: <difficult>")
+    return VocObject(number, name, corners, f"[{', '.join(texts)}]", difficult)

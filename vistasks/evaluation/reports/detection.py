@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 
 from vistasks.metrics.coco_engines import hotcoco_evaluation
-from vistasks.metrics.detection_record import DetectionRecord, detection_columns
+from vistasks.metrics.detection_record import (
+    DetectionColumns,
+    DetectionRecord,
+    detection_columns,
+    of_classes,
+)
 from vistasks.ops.box_arrays import overlaps
 
 CONFIDENCE = 0.95
+MOST_CLASSES = 400  # with objects; above, there are no intervals
+SHOWN_CLASSES = 100  # of the confusion matrix, the curves and the intervals of a comparison
+_DRAWS_AND_CLASSES = 20_000  # draws x classes of a bootstrap
 LARGE_SET = 1000  # pictures; above, the bootstrap takes fewer samples
 SIZES = ("all", "small", "medium", "large")
 _IOU_50, _IOU_75, _MAX_100 = 0, 5, 2
@@ -45,8 +53,11 @@ def analyse_detection(
     Returns: "intervals" {"AP": [low, high], ...} of a bootstrap over pictures; "per_class" {name: AP by size,
     AR, objects}; "curves" {name: 101 precisions at recall 0, .01, ... 1 and IoU .5}; "tide"; "calibration";
     "confusion" (rows: truth); "proposals" where known."""
-    columns = detection_columns(list(records))
-    evaluation = hotcoco_evaluation(columns, len(names), ignore_difficult=True)
+    every = detection_columns(list(records))
+    present = np.union1d(every.labels, every.detected_labels)  # time and memory grow with the classes
+    columns = of_classes(every, present)
+    all_names, names = names, tuple(names[label] for label in present)
+    evaluation = hotcoco_evaluation(columns, max(1, len(names)), ignore_difficult=True)
     precision = np.asarray(evaluation.eval["precision"], np.float64)
     recall = np.asarray(evaluation.eval["recall"], np.float64)
     asked = ~(columns.crowd | columns.difficult)
@@ -64,21 +75,31 @@ def analyse_detection(
         }
         for k, name in enumerate(names)
     }
+    absent = dict.fromkeys(next(iter(per_class.values()), {"AP": None}))
+    per_class = {name: per_class.get(name, {**absent, "objects": 0}) for name in all_names}
     curves = {
         name: np.maximum(precision[_IOU_50, :, k, 0, _MAX_100], 0).round(4).tolist()
         for k, name in enumerate(names)
     }
+    having = [name for name in names if per_class[name]["objects"]]
+    ranked = sorted(having, key=lambda name: -per_class[name]["objects"])
+    most = having if len(having) <= SHOWN_CLASSES else ranked[:SHOWN_CLASSES]
     found: dict[str, Any] = {
-        "intervals": _intervals(evaluation, columns, len(names)),
+        "intervals": _intervals(columns),
         "per_class": per_class,
-        "curves": {name: curve for name, curve in curves.items() if per_class[name]["objects"]},
+        "curves": {name: curves[name] for name in most},
         "tide": _tide(evaluation),
         "calibration": _calibration(evaluation),
         "confusion": _confusion(evaluation, names, score),
     }
     if any(best is not None for best in proposed):
-        found["proposals"] = _against_proposals(records, names, proposed)
+        found["proposals"] = _against_proposals(records, all_names, proposed)
     return found
+
+
+def bootstrap_samples(images: int, classes: int) -> int:
+    """How many draws are made: what they take grows with the classes."""
+    return max(50, min(1000 if images <= LARGE_SET else 100, _DRAWS_AND_CLASSES // max(1, classes)))
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -86,19 +107,27 @@ def _mean(values: np.ndarray) -> float | None:
     return float(existing.mean()) if existing.size else None
 
 
-def _intervals(evaluation: Any, columns: Any, classes: int) -> dict[str, list[float]]:
+def _intervals(columns: DetectionColumns) -> dict[str, list[float]]:
     """Each number and as much on both sides as the standard error of a bootstrap over pictures makes of
     ``CONFIDENCE``.
 
     Not the percentiles of the bootstrap: AP takes the best precision from each recall on, which the noise of
     drawing pictures twice only raises, so that on large sets the number itself lies below them. hotcoco has
-    errors of differences: these are differences to finding nothing."""
+    errors of differences: these are differences to finding nothing. None for more than `MOST_CLASSES` classes
+    with objects, and fewer draws for many: the time grows with both."""
     import hotcoco
 
     if columns.images < 2 or not len(columns.boxes):
         return {}
-    nothing = hotcoco_evaluation(columns.without_detections(), classes, ignore_difficult=True)
-    samples = 1000 if columns.images <= LARGE_SET else 100
+    present = np.unique(columns.labels)
+    if len(present) > MOST_CLASSES:
+        return {}
+    columns, classes = of_classes(columns, present), len(present)
+    nothing, evaluation = (
+        hotcoco_evaluation(part, classes, ignore_difficult=True)
+        for part in (columns.without_detections(), columns)
+    )
+    samples = bootstrap_samples(columns.images, classes)
     compared = hotcoco.compare(nothing, evaluation, n_bootstrap=samples, seed=0, confidence=CONFIDENCE)
     errors = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     found = {}
@@ -130,10 +159,18 @@ def _calibration(evaluation: Any) -> dict[str, Any]:
 
 def _confusion(evaluation: Any, names: tuple[str, ...], score: float) -> dict[str, Any]:
     """Rows truth, columns prediction; the last row is background that was taken for an object, the last
-    column missed objects.
+    column missed objects. "left_out": classes with fewer mistakes than the `SHOWN_CLASSES` that are in it.
     """
     matrix = np.asarray(evaluation.confusion_matrix(iou_thr=0.5, max_det=100, min_score=score)["matrix"])
-    return {"names": [*names, "background"], "matrix": matrix.astype(int).tolist(), "score": score}
+    wrong = (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal())[: len(names)]
+    shown = np.sort(np.argsort(-wrong, kind="stable")[:SHOWN_CLASSES])  # those with the most mistakes
+    kept = np.append(shown, len(names))
+    return {
+        "names": [*(names[label] for label in shown), "background"],
+        "matrix": matrix[np.ix_(kept, kept)].astype(int).tolist(),
+        "score": score,
+        "left_out": len(names) - len(shown),
+    }
 
 
 def _against_proposals(

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy.sparse import csr_array
 
+from vistasks.evaluation.reports.segmentation import by_image
 from vistasks.metrics.detection_record import DetectionColumns, DetectionRecord, detection_columns
 from vistasks.metrics.mean_iou import PixelCounts
 from vistasks.system.atomic import replacing
@@ -40,14 +42,11 @@ class PictureRecords:
         """All pictures' boxes, one after the other."""
         return detection_columns(list(self.detections.values()))
 
-    def confusions(self) -> np.ndarray:
-        """(N, S * S) float64: the confusion matrix of each of the N pictures; row of the matrix: the
+    def confusions(self) -> csr_array:
+        """(N, S * S) float64, sparse: the confusion matrix of each of the N pictures; row of the matrix: the
         truth.
         """
-        each = np.zeros((len(self.pixels), len(self.classes.segmentation) ** 2))
-        for row, (cells, counts) in enumerate(self.pixels.values()):
-            each[row, cells] = counts
-        return each
+        return by_image(list(self.pixels.values()), len(self.classes.segmentation))
 
     def write(self, path: Path) -> None:
         """As one safetensors file."""

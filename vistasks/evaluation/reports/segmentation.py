@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from vistasks.metrics.mean_iou import PixelCounts
 
@@ -24,10 +25,8 @@ def analyse_segmentation(records: Sequence[PixelCounts], names: tuple[str, ...])
     "confusion" (rows: truth, pixels); "pairs", the most frequent confusions as {"truth", "prediction",
     "pixels", "share" of the truth's pixels}."""
     classes = len(names)
-    each = np.zeros((len(records), classes * classes), np.float64)
-    for row, (cells, counts) in enumerate(records):
-        each[row, cells] = counts
-    matrix = each.sum(axis=0).reshape(classes, classes)
+    each = by_image(records, classes)
+    matrix = np.asarray(each.sum(axis=0)).reshape(classes, classes)
     return {
         "intervals": _intervals(each, classes),
         "confusion": {"names": list(names), "matrix": matrix.astype(np.int64).tolist()},
@@ -35,23 +34,31 @@ def analyse_segmentation(records: Sequence[PixelCounts], names: tuple[str, ...])
     }
 
 
-def _intervals(each: np.ndarray, classes: int) -> dict[str, list[float]]:
-    if len(each) < 2:
+def by_image(records: Sequence[PixelCounts], classes: int) -> csr_array:
+    """(N, classes^2) float64: a row an image; few of the cells occur in one image."""
+    ends = np.cumsum([0, *(len(cells) for cells, _ in records)])
+    columns = np.concatenate([np.zeros(0, np.int64), *(cells for cells, _ in records)])
+    counts = np.concatenate([np.zeros(0), *(counts for _, counts in records)]).astype(np.float64)
+    return csr_array((counts, columns, ends), shape=(len(records), classes * classes))
+
+
+def _intervals(each: csr_array, classes: int) -> dict[str, list[float]]:
+    if each.shape[0] < 2:
         return {}
     found = np.array([_miou_and_accuracy(matrix) for matrix in resampled(each, classes)])
     low, high = np.percentile(found, [2.5, 97.5], axis=0)
     return {name: [float(low[i]), float(high[i])] for i, name in enumerate(("mIoU", "pixel_accuracy"))}
 
 
-def resampled(each: np.ndarray, classes: int) -> Iterator[np.ndarray]:
+def resampled(each: csr_array, classes: int) -> Iterator[np.ndarray]:
     """Confusion matrices (classes, classes) of data sets whose pictures are drawn with replacement from
     ``each`` (N, classes^2).
 
     Always the same draws for the same N, so that two models' draws are pairs.
     """
-    generator = np.random.default_rng(0)
+    generator, count = np.random.default_rng(0), each.shape[0]
     for _ in range(SAMPLES):
-        weights = np.bincount(generator.integers(0, len(each), len(each)), minlength=len(each))
+        weights = np.bincount(generator.integers(0, count, count), minlength=count)
         yield (weights @ each).reshape(classes, classes)
 
 
