@@ -283,5 +283,5 @@ def test_a_picture_that_ends_a_training_names_the_ways_out(tmp_path: Path) -> No
     config = parse_config(
         config_values(tmp_path / "run", voc_data(write_voc(tmp_path / "data")), "detection")
     )
-    [note] = explained(ValueError("a.png: truncated"), config).__notes__
-    assert "data.on_error=skip" in note and "full" in note
+    told = str(explained(ValueError("a.png: truncated"), config))
+    assert told.startswith("a.png: truncated") and "data.on_error=skip" in told and "full" in told

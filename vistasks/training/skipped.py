@@ -16,13 +16,12 @@ from vistasks.system.atomic import write_text
 SHOWN = 5
 
 
-def explained(error: Exception, config: Config) -> Exception:
+def explained(error: Exception, config: Config) -> ValueError:
     """The error of a picture that could not be read in the middle of a training, with the ways out."""
     text = "data.on_error=skip leaves such pictures out"
     if config.train.preflight != "full":
         text += f"; the preflight (train.preflight={config.train.preflight}) did not read every file, and full does"
-    error.add_note(text)
-    return error
+    return ValueError(f"{error} ({text})")
 
 
 def report_skipped(folder: Path, loaders: Sequence[Batches], fabric: Fabric) -> list[str]:
