@@ -9,7 +9,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from tests.heads.contract import scene
 from vistasks.heads.head import Trunk, TrunkMismatch
-from vistasks.heads.region_proposals import UNIT, Judged, RegionProposals, Rpn
+from vistasks.heads.region_proposals import UNIT, RegionProposals, Rpn, ScoredAnchors
 from vistasks.ops.boxes import box_iou, encode
 from vistasks.types import Features
 
@@ -68,10 +68,12 @@ def test_exact_deltas_give_the_objects_and_cost_nothing() -> None:
     exact = [torch.stack([part, torch.zeros_like(part)]) for part in wanted.split(counts)]
     foreground = torch.where(overlap.max(dim=1).values > 0.2, 9.0, -9.0)
     sure = [torch.stack([part, torch.full_like(part, -9.0)]) for part in foreground.split(counts)]
-    found = rpn.propose(Judged(sure, exact, anchors), batch)
+    found = rpn.propose(ScoredAnchors(sure, exact, anchors), batch)
     assert (box_iou(batch.boxes[0], found[0][:4]).max(dim=1).values > 0.99).all() and len(found[1]) <= 30
     assert (
-        rpn.loss(Judged(sure, exact, anchors), batch)["rpn_box"] < 1e-6 < rpn.loss(judged, batch)["rpn_box"]
+        rpn.loss(ScoredAnchors(sure, exact, anchors), batch)["rpn_box"]
+        < 1e-6
+        < rpn.loss(judged, batch)["rpn_box"]
     )
 
 
@@ -110,13 +112,13 @@ def test_the_box_loss_of_an_anchor_by_hand() -> None:
     exact = list(deltas.split([len(anchors) for anchors in judged.anchors], dim=1))
     drawn = len(positive) + len(negative) + sum(len(part) for part in rpn._drawn(every, batch, 1)[:2])
     expected = 2 * 0.5 * 0.05**2 * 9 + (1 - 0.5 / 9)  # smooth L1 with beta 1/9
-    found = rpn.loss(Judged(judged.logits, exact, judged.anchors), batch)["rpn_box"]
+    found = rpn.loss(ScoredAnchors(judged.logits, exact, judged.anchors), batch)["rpn_box"]
     assert float(found) == pytest.approx(expected / drawn, rel=1e-4)
 
 
 def test_of_proposals_that_overlap_the_best_stays() -> None:
     boxes = torch.tensor([[0.0, 0, 40, 40], [0.0, 0, 40, 32], [50.0, 0, 90, 40]])  # IoU .8, none
-    judged = Judged([torch.tensor([[1.0, 2, 0]])], [torch.zeros(1, 3, 4)], [boxes])
+    judged = ScoredAnchors([torch.tensor([[1.0, 2, 0]])], [torch.zeros(1, 3, 4)], [boxes])
     batch = scene(1)
     assert network(nms=0.7).propose(judged, batch)[0].tolist() == boxes[[1, 2]].tolist()
     assert network(nms=0.85).propose(judged, batch)[0].tolist() == boxes[[1, 0, 2]].tolist()

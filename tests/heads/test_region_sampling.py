@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vistasks.heads.region_sampling import RegionSampling, label_regions, sample_regions, shaken
+from vistasks.heads.region_sampling import RegionSampling, jittered, label_regions, sample_regions
 from vistasks.ops.boxes import box_iou
 
 BACKGROUND = 3
@@ -87,7 +87,7 @@ def test_the_options_are_checked(wrong: dict[str, Any]) -> None:
 
 def test_balanced_sampling_gives_each_object_its_share() -> None:
     boxes = torch.tensor([[0.0, 0, 100, 100], [200.0, 200, 220, 220]])
-    proposals = torch.cat([shaken(boxes[:1], 90, 0.1), shaken(boxes[1:], 10, 0.1)])
+    proposals = torch.cat([jittered(boxes[:1], 90, 0.1), jittered(boxes[1:], 10, 0.1)])
     arguments = (proposals, boxes, torch.tensor([0, 1]), NONE)
     sampling = RegionSampling(per_image=16, foreground_fraction=1, balance=True, add_ground_truth=False)
     assert sample_regions(*arguments, background=BACKGROUND, sampling=sampling).labels.tolist().count(1) == 8

@@ -14,7 +14,7 @@ from vistasks.checkpoint import save_checkpoint
 from vistasks.config import parse_config
 from vistasks.models.building import build_model
 from vistasks.models.trained_proposals import ClassMapProposals, LearnedProposals, map_boxes
-from vistasks.proposals.union import Union, together
+from vistasks.proposals.union import Union, merged
 from vistasks.types import ClassNames, Sample
 
 CLASSES = ClassNames(("red", "blue"), ("background", "red", "blue"))
@@ -88,7 +88,7 @@ def test_a_union_has_each_box_once() -> None:
     method = Union([{"name": "grid", "max_boxes": 9}, {"name": "grid", "max_boxes": 5}, {"name": "rpn"}])
     assert len(method(sample())) == 9 and method.key is not None and "rpn of the detector" in method.key
     assert Union([{"name": "ground_truth_jitter"}]).key is None
-    assert together([]).shape == (0, 4)
+    assert merged([]).shape == (0, 4)
     with pytest.raises(ValueError, match="names none"):
         Union([])
     with pytest.raises(
@@ -102,4 +102,4 @@ def test_a_union_keeps_the_order_of_its_methods() -> None:
         np.array(boxes, dtype=np.float32)
         for boxes in ([[9, 9, 20, 20], [5, 5, 8, 8]], [[5, 5, 8, 8], [1, 1, 2, 2]])
     )
-    assert together([first, second]).tolist() == [[9, 9, 20, 20], [5, 5, 8, 8], [1, 1, 2, 2]]
+    assert merged([first, second]).tolist() == [[9, 9, 20, 20], [5, 5, 8, 8], [1, 1, 2, 2]]

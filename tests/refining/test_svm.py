@@ -52,7 +52,7 @@ def test_mining_finds_what_all_examples_together_would(monkeypatch: pytest.Monke
     monkeypatch.setattr(svm, "NEW", 150)
     positive, negative = clouds(60, 3000)
     whole, bias = svm.fit(positive, negative, 0.01)
-    machine = svm.Machine(0.01)
+    machine = svm.LinearSvm(0.01)
     for near, far in zip(positive.chunk(20), negative.chunk(20)):
         machine.add(near, far)
     machine.refit()

@@ -28,9 +28,9 @@ from vistasks.types import Batch, ClassNames
 
 def test_a_norm_far_above_the_others_is_told_with_its_pictures() -> None:
     watch = GradientWatch([], scaled=False)
-    assert all(watch.judge(step, 1.0 + step % 3, ["a.jpg"]) is None for step in range(LEAST))
-    assert watch.judge(LEAST, 19.0, ["a.jpg"]) is None
-    told = watch.judge(LEAST + 1, 60.0, ["a.jpg", "b.jpg"])
+    assert all(watch.check(step, 1.0 + step % 3, ["a.jpg"]) is None for step in range(LEAST))
+    assert watch.check(LEAST, 19.0, ["a.jpg"]) is None
+    told = watch.check(LEAST + 1, 60.0, ["a.jpg", "b.jpg"])
     assert (
         told
         == f"step {LEAST + 1}: gradient norm 60, 30 times the median of {LEAST + 1} steps; images: a.jpg, b.jpg"
@@ -43,9 +43,9 @@ def test_gradients_that_are_not_finite_stop_the_run_unless_the_loss_is_scaled(no
         NotFinite,
         match=r"step 3: the loss is finite, but the norm of its gradients is .* a\.jpg.* train\.optim",
     ):
-        GradientWatch([], scaled=False).judge(3, norm, ["a.jpg"])
+        GradientWatch([], scaled=False).check(3, norm, ["a.jpg"])
     norms: list[float] = []
-    assert GradientWatch(norms, scaled=True).judge(3, norm, ["a.jpg"]) is None and norms == []
+    assert GradientWatch(norms, scaled=True).check(3, norm, ["a.jpg"]) is None and norms == []
 
 
 def test_a_batch_that_does_not_come_is_told() -> None:

@@ -12,20 +12,20 @@ import yaml
 from tests.tiny_data import config_values, mask_data, write_mask_folder
 from vistasks.cli import main
 from vistasks.config import parse_config
-from vistasks.training.lr_finder import find_learning_rate, judge
+from vistasks.training.lr_finder import find_learning_rate, suggested_rate
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
     rates = np.logspace(-5, 0, 101)
     fall = 1 / (1 + np.exp(6 * (np.log10(rates) + 3)))  # steepest at 1e-3
     loss = 1 + fall + 40 * np.maximum(0, np.log10(rates) + 1.5) ** 2
-    found = judge(rates.tolist(), loss.tolist(), loss.tolist())
+    found = suggested_rate(rates.tolist(), loss.tolist(), loss.tolist())
     assert found.steepest == pytest.approx(1e-3, rel=0.2) and 0.01 < found.lowest < 0.1
     assert found.suggestion == found.steepest
-    late = judge(rates.tolist(), (-rates).tolist(), (-rates).tolist())  # falls to the end
+    late = suggested_rate(rates.tolist(), (-rates).tolist(), (-rates).tolist())  # falls to the end
     assert late.suggestion == pytest.approx(late.lowest / 3)
     with pytest.raises(ValueError, match=r"the loss was not finite after 3 steps; try a lower --lowest"):
-        judge([1e-3] * 3, [1.0] * 3, [1.0] * 3)
+        suggested_rate([1e-3] * 3, [1.0] * 3, [1.0] * 3)
 
 
 def test_command_writes_plot_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from vistasks.inference.video.reader import Frame, VideoReader
 from vistasks.inference.video.report import VideoReport
 from vistasks.inference.video.run import infer_frames, writing_stages
 from vistasks.inference.video.sinks import VideoWriter
-from vistasks.inference.video.stages import Shots, predicting_stages
+from vistasks.inference.video.stages import FrameJobs, predicting_stages
 from vistasks.inference.video.writing import FrameResults
 from vistasks.system.machine import cores, peak_bytes
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
@@ -106,8 +106,8 @@ class _Bench:
 
     def warm(self) -> None:
         """One batch, in which kernels are compiled and chosen."""
-        shots = islice(Shots(VideoReader(self.clip), self.network), self.predictor.batch_size)
-        for _ in in_turn(shots, predicting_stages(self.network)):
+        jobs = islice(FrameJobs(VideoReader(self.clip), self.network), self.predictor.batch_size)
+        for _ in in_turn(jobs, predicting_stages(self.network)):
             pass
 
     @contextmanager
@@ -128,7 +128,7 @@ class _Bench:
         """
         with self._stages() as stages:
             found: dict[str, dict[str, float]] = {}
-            things: Iterable[Any] = Shots(VideoReader(self.clip), self.network)
+            things: Iterable[Any] = FrameJobs(VideoReader(self.clip), self.network)
             frames = 0
             for name, chosen in [(FEED, []), *((stage.name, [stage]) for stage in stages)]:
                 start, cpu = time.perf_counter(), time.process_time()
@@ -142,7 +142,7 @@ class _Bench:
         """Frames per second of all stages, by `Pipeline` or `in_turn`."""
         with self._stages() as stages:
             start, frames = time.perf_counter(), 0
-            for _ in way(Shots(VideoReader(self.clip), self.network), stages):
+            for _ in way(FrameJobs(VideoReader(self.clip), self.network), stages):
                 frames += 1
             return frames / (time.perf_counter() - start)
 

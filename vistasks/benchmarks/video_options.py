@@ -20,7 +20,7 @@ from vistasks.inference.video.network import Network
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.pipeline import Pipeline
 from vistasks.inference.video.reader import Frame
-from vistasks.inference.video.stages import Shots, predicting_stages
+from vistasks.inference.video.stages import FrameJobs, predicting_stages
 from vistasks.metrics import CocoAveragePrecision, MeanIoU
 from vistasks.ops.box_arrays import overlaps
 from vistasks.system.devices import pick_device
@@ -168,7 +168,8 @@ def _run(
     def stream(scenes: Sequence[Scene]) -> list[PicturePrediction]:
         network = Network(predictor, options, period=Network.multiple(predictor, options))
         return [
-            shot.prediction for shot in Pipeline(Shots(_Scenes(scenes), network), predicting_stages(network))
+            job.prediction
+            for job in Pipeline(FrameJobs(_Scenes(scenes), network), predicting_stages(network))
         ]
 
     stream(clips[0][:1])

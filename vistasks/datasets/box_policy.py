@@ -53,7 +53,7 @@ def clip_box(box: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(box, 0.0, [width, height, width, height]).astype(np.float32)
 
 
-class BoxJudge:
+class BoxChecker:
     """Applies one policy to the boxes of a whole data set and keeps the account."""
 
     def __init__(self, policy: BadBoxes) -> None:
@@ -63,7 +63,7 @@ class BoxJudge:
         self._clipped: list[str] = []
         self._nudged: list[str] = []
 
-    def judge(
+    def check(
         self, box: np.ndarray, size: tuple[int, int], *, place: str, text: str, least_side: float = 0.0
     ) -> np.ndarray | None:
         """The box to use, (4,) float32 inside the image of ``size`` (height, width), or None to leave it out.

@@ -83,7 +83,7 @@ def check(dataset: Dataset, *, name: str = "data", progress: bool = True) -> Che
         try:
             sample = dataset[index]
         except Exception as error:  # a reader's own failure is a finding as well
-            report.problems.append(told(dataset.paths[index], error))
+            report.problems.append(named_error(dataset.paths[index], error))
             continue
         counts["read"] += 1
         sides.append(sample.size)
@@ -116,7 +116,7 @@ def _bar(indices: Iterable[int], text: str, progress: bool) -> Iterable[int]:
     return track(indices, text, console=PlainConsole(stderr=True), transient=True) if progress else indices
 
 
-def told(path: str, error: Exception) -> str:
+def named_error(path: str, error: Exception) -> str:
     """What was wrong with a picture, in one text that names it."""
     text = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
     return text if path in text else f"{path}: {text}"

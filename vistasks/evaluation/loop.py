@@ -152,7 +152,7 @@ def evaluate(
         )
         if gain:
             report["gain"] = [_cost(one, one["weights"]) for one in alone]
-            report["gain"].append(_cost(report, together(len(weights), test_time, votes)))
+            report["gain"].append(_cost(report, ensemble_name(len(weights), test_time, votes)))
         if page is not None and collected is not None:
             report = collected.compute(report, evaluation.metrics)
             collected.write(page, report)
@@ -285,7 +285,7 @@ def _cost(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"name": name, "numbers": report["headline"], "seconds": report["model_seconds_per_image"]}
 
 
-def together(models: int, test_time: TestTime | None, votes: Sequence[float] | None) -> str:
+def ensemble_name(models: int, test_time: TestTime | None, votes: Sequence[float] | None) -> str:
     """In words for a person: for example "all 3, --votes 3,1,1, --tta flip,0.75"."""
     shares = [] if votes is None else [f"--votes {','.join(f'{vote:g}' for vote in votes)}"]
     views = (

@@ -205,7 +205,9 @@ class RegionClassifier(Head):
         limit = max(limits, default=self.decoding.max_detections)
         return fuse_detections(opinions, fusion, limit=limit, votes=votes)
 
-    def judge(self, features: Features, regions: Sequence[Tensor], encode: Encoder) -> tuple[Tensor, Tensor]:
+    def score_regions(
+        self, features: Features, regions: Sequence[Tensor], encode: Encoder
+    ) -> tuple[Tensor, Tensor]:
         """What the stages say on average of boxes as they are, none dropped or moved: probabilities (R, K +
         1), and the boxes (R, K or 1, 4), not clipped, where the first stage would put an object of each
         class."""

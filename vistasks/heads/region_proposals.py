@@ -53,7 +53,7 @@ class Rpn:
     loss_weight: NonNegativeFloat = 1.0
 
 
-class Judged(NamedTuple):
+class ScoredAnchors(NamedTuple):
     """The anchors of each map: objectness logits (N, A_s), deltas (N, A_s, 4), anchors (A_s, 4) in pixels;
     float32.
     """
@@ -88,7 +88,7 @@ class RegionProposals(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)  # Ren et al., section 3.1.3
             nn.init.zeros_(cast(Tensor, layer.bias))
 
-    def forward(self, features: Features) -> Judged:
+    def forward(self, features: Features) -> ScoredAnchors:
         """What it says of every anchor."""
         logits, deltas, anchors = [], [], []
         for stride in self.strides:
@@ -99,7 +99,7 @@ class RegionProposals(nn.Module):
             )  # (N, A, H, W) -> (N, H*W*A)
             deltas.append(self.deltas(hidden).float().permute(0, 2, 3, 1).reshape(len(hidden), -1, 4))
             anchors.append(self.anchors(stride, height, width).to(hidden.device))
-        return Judged(logits, deltas, anchors)
+        return ScoredAnchors(logits, deltas, anchors)
 
     def anchors(self, stride: int, height: int, width: int) -> Tensor:
         """(height * width * anchors of a cell, 4), centred on the cells of a map."""
@@ -114,7 +114,7 @@ class RegionProposals(nn.Module):
         return (centres + shapes).view(-1, 4)
 
     @torch.no_grad()
-    def propose(self, judged: Judged, batch: Batch) -> list[Tensor]:
+    def propose(self, judged: ScoredAnchors, batch: Batch) -> list[Tensor]:
         """Of each image the best boxes (P, 4) after NMS within each map, clipped, best first."""
         found = []
         for index, size in enumerate(batch.sizes):
@@ -130,7 +130,7 @@ class RegionProposals(nn.Module):
             found.append(box[good][kept])
         return found
 
-    def loss(self, judged: Judged, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, judged: ScoredAnchors, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy and smooth L1 (beta 1/9) over the drawn anchors' number (Ren et al., eq.
         1).
         """

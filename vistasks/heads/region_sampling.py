@@ -80,7 +80,7 @@ def sample_regions(
     if sampling.add_ground_truth:
         proposals = torch.cat([boxes, proposals])
     if sampling.jitter:
-        proposals = torch.cat([proposals, shaken(boxes, sampling.jitter, sampling.jitter_strength)])
+        proposals = torch.cat([proposals, jittered(boxes, sampling.jitter, sampling.jitter_strength)])
     best, match = _best_overlap(proposals, boxes)
     in_ignored = (box_iof(proposals, ignored) >= 0.5).any(dim=1)
     low, high = sampling.background_iou
@@ -118,7 +118,7 @@ def label_regions(
     return Regions(regions[counts], region_labels[counts], matched[counts])
 
 
-def shaken(boxes: Tensor, copies: int, strength: float) -> Tensor:
+def jittered(boxes: Tensor, copies: int, strength: float) -> Tensor:
     """(M, 4) -> (copies * M, 4): each side moved by up to ``strength`` of the box's width or height, evenly
     distributed.
     """

@@ -13,7 +13,7 @@ _TOGETHER: ContextVar[bool] = ContextVar("together", default=False)
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def all_processes() -> Iterator[None]:
     """While it is open, the processes of a run compute the losses of one step together. Outside of it each is
     for itself: one of them may then look at a loss alone, as the preflight does."""
     token = _TOGETHER.set(True)
@@ -24,12 +24,12 @@ def together() -> Iterator[None]:
 
 
 def count_of_all(count: Tensor) -> Tensor:
-    """How many examples a process has on average; its own number outside of `together` and in a run of one
+    """How many examples a process has on average; its own number outside of `all_processes` and in a run of one
     process.
 
     The gradients of all processes are averaged. A sum divided by this, instead of by the process's own count,
     so becomes the mean over the examples of all of them: the same loss as one process with the whole batch,
-    however unevenly they are spread, and also where a process has none. Within `together` all processes must
+    however unevenly they are spread, and also where a process has none. Within `all_processes` all processes must
     come here equally often.
 
     Args:

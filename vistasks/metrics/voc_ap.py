@@ -65,7 +65,7 @@ class VocAveragePrecision(Metric[DetectionRecord]):
         rows = rows[np.argsort(-columns.scores[rows], kind="stable")]
         boxes, image = columns.boxes[truth], columns.image[truth]
         overlap, match = best_overlaps(columns.detected[rows], columns.detected_image[rows], boxes, image)
-        found, wrong = judge(overlap >= self.iou, match, ignored)
+        found, wrong = true_positives(overlap >= self.iou, match, ignored)
         average = eleven_point_ap if self.form == "11-point" else area_ap
         return {"AP": average(np.cumsum(found), np.cumsum(wrong), objects), "objects": objects}
 
@@ -107,7 +107,9 @@ def best_overlaps(
     return overlap, match
 
 
-def judge(overlaps: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def true_positives(
+    overlaps: np.ndarray, match: np.ndarray, ignored: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Detections, best first -> (D,) bool true positive, (D,) bool false positive; neither if the object is
     ignored.
 

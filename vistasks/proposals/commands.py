@@ -24,7 +24,7 @@ from rich.table import Table
 from vistasks.proposals.cache import CachedProposals, clear
 from vistasks.proposals.methods import ProposalMethod
 from vistasks.proposals.recall import ProposalRecall
-from vistasks.proposals.union import Union, together
+from vistasks.proposals.union import Union, merged
 from vistasks.system.locks import owned
 from vistasks.system.machine import cores
 from vistasks.system.terminal import PlainConsole
@@ -130,7 +130,7 @@ def report(
         parts = [member(sample) for member, _ in members.values()]
         for part, (_, own) in zip(parts, members.values()):
             own.update(sample, part)
-        return sample, together(parts)
+        return sample, merged(parts)
 
     stderr = PlainConsole(stderr=True)
     found = _in_parallel(work, len(dataset), threads or cores(), console or stderr, "proposals")

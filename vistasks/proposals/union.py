@@ -33,10 +33,10 @@ class Union:
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """(P, 4) float32 boxes."""
-        return together([member(sample) for member in self.members])
+        return merged([member(sample) for member in self.members])
 
 
-def together(parts: Sequence[np.ndarray]) -> np.ndarray:
+def merged(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Several (P, 4) as one, each box once, in their order."""
     boxes = np.concatenate([np.zeros((0, 4), dtype=np.float32), *parts])
     _, once = np.unique(boxes, axis=0, return_index=True)

@@ -16,7 +16,7 @@ import torch
 from vistasks.checkpoint import free_target, read_checkpoint, save_made_of
 from vistasks.config import Config, parse_config
 from vistasks.evaluation.loop import evaluate_model
-from vistasks.evaluation.reports.matching import KINDS, judge
+from vistasks.evaluation.reports.matching import KINDS, match_detections
 from vistasks.heads.region_classifier import RegionClassifier
 from vistasks.heads.region_decoding import LOGIT_EPS
 from vistasks.inference.loaded import LoadedModel, labelled_batches, load_model
@@ -96,7 +96,7 @@ def collect(loaded: LoadedModel, config: Config, track: Any = lambda loader: loa
     evaluate_model(loaded.model, track(loader), {"coco": metric}, loaded.device)
     parts = []
     for picture, record in enumerate(metric.state().values()):
-        judged = judge(record, 0.0)
+        judged = match_detections(record, 0.0)
         known = judged.kinds >= 0
         rows = judged.kept[known]
         right = judged.kinds[known] == KINDS.index("correct")

@@ -60,7 +60,7 @@ def fit(positive: Tensor, negative: Tensor, cost: float = COST) -> tuple[Tensor,
     return state[:-1].detach().float(), BIAS_SCALE * state[-1].item()
 
 
-class Machine:
+class LinearSvm:
     """One class's machine and the examples that it needs: every positive, and the negatives near or beyond
     its margin.
     """
@@ -195,9 +195,9 @@ def _head(loaded: LoadedModel) -> RegionClassifier:
 @torch.no_grad()
 def _mined(
     loaded: LoadedModel, head: RegionClassifier, config: Config, cost: float, track: Any
-) -> tuple[list[Machine], float]:
+) -> tuple[list[LinearSvm], float]:
     """A machine for each class after all training pictures, and what their features were multiplied by."""
-    machines, scale = [Machine(cost) for _ in loaded.classes.detection], 0.0
+    machines, scale = [LinearSvm(cost) for _ in loaded.classes.detection], 0.0
     for batch, _ in track(labelled_batches(loaded, config, "train")):
         batch = to_device(batch, loaded.device)
         features = loaded.model.features(batch)
@@ -223,7 +223,7 @@ def _vectors(
     return vectors.float().cpu()
 
 
-def _save(target: Path, weights: str, machines: Sequence[Machine], scale: float) -> None:
+def _save(target: Path, weights: str, machines: Sequence[LinearSvm], scale: float) -> None:
     checkpoint = read_checkpoint(weights, trust=True)  # it is copied; nothing is built of it
     values = checkpoint.written.model_dump()
     values["model"]["heads"][RegionClassifier.task].get("decoding", {}).pop(

@@ -17,7 +17,7 @@ from vistasks.evaluation.reports.detection import (
     bootstrap_samples,
 )
 from vistasks.evaluation.reports.html import confusion_table, legend, number, table
-from vistasks.evaluation.reports.matching import KINDS, MISSED, Judged, judge
+from vistasks.evaluation.reports.matching import KINDS, MISSED, MatchedDetections, match_detections
 from vistasks.evaluation.reports.records import PictureRecords
 from vistasks.evaluation.reports.section import Flaws, Section
 from vistasks.evaluation.reports.svg import bar_chart, line_chart
@@ -92,7 +92,7 @@ def _paired_boxes(first: DetectionColumns, other: DetectionColumns, samples: int
 
 def _box_errors(records: PictureRecords) -> np.ndarray:
     """Of each picture: objects that were missed and detections that are wrong."""
-    counts = [judge(record, SCORE).counts() for record in records.detections.values()]
+    counts = [match_detections(record, SCORE).counts() for record in records.detections.values()]
     return np.array(
         [sum(number for kind, number in count.items() if kind != KINDS[0]) for count in counts], np.float64
     )
@@ -206,9 +206,9 @@ class DetectionSection(Section):
         if sample.proposals is not None:
             covered = overlaps(record.boxes, sample.proposals).max(axis=1, initial=0)
             self._proposed[sample.image_id] = covered
-        return self._flaws(record, judge(record, self.score))
+        return self._flaws(record, match_detections(record, self.score))
 
-    def _flaws(self, record: DetectionRecord, judged: Judged) -> Flaws:
+    def _flaws(self, record: DetectionRecord, judged: MatchedDetections) -> Flaws:
         counts = {kind: number for kind, number in judged.counts().items() if kind != KINDS[0]}
         missed, wrong = np.flatnonzero(~judged.found & ~judged.ignored), np.flatnonzero(judged.kinds > 0)
         rows = judged.kept

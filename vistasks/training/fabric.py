@@ -82,7 +82,7 @@ def agreed(fabric: Fabric, wish: bool) -> bool:
     return bool(flag)
 
 
-def plain_words(error: RuntimeError, fabric: Fabric) -> Exception | None:
+def explained_error(error: RuntimeError, fabric: Fabric) -> Exception | None:
     """What an error of PyTorch's means for the user of a training run, or None."""
     text = str(error)
     if "deterministic implementation" in text:

@@ -59,7 +59,7 @@ class GradientWatch:
     def __init__(self, norms: list[float], *, scaled: bool) -> None:
         self.norms, self.scaled = norms, scaled
 
-    def judge(self, step: int, norm: float, paths: Sequence[str]) -> str | None:
+    def check(self, step: int, norm: float, paths: Sequence[str]) -> str | None:
         """What to tell a person about this step's norm, or None; `NotFinite` where it is not and nothing
         skips the step.
         """

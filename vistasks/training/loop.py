@@ -21,13 +21,13 @@ from vistasks.config import Config
 from vistasks.datasets import Dataset
 from vistasks.loading.batching import to_device
 from vistasks.loading.loader import Batches, EpochOrder
-from vistasks.losses.processes import together
+from vistasks.losses.processes import all_processes
 from vistasks.system.locks import owned
 from vistasks.training import run_folder
 from vistasks.training.announce import announce
 from vistasks.training.debug_batch import save_debug_batch
 from vistasks.training.ema import AveragedWeights
-from vistasks.training.fabric import agreed, build_fabric, is_first_process, plain_words
+from vistasks.training.fabric import agreed, build_fabric, explained_error, is_first_process
 from vistasks.training.guards import GradientWatch, LoaderWatch, NotFinite, gradient_norm, refuse_non_finite
 from vistasks.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from vistasks.training.out_of_memory import advice, ran_out
@@ -94,7 +94,7 @@ def _train(config: Config, folder: Path, resume: bool | str | Path) -> dict[str,
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run_folder.how_to_go_on(folder)) from None
     except RuntimeError as error:
-        if (plain := plain_words(error, fabric)) is None:
+        if (plain := explained_error(error, fabric)) is None:
             raise
         raise plain from error
 
@@ -211,7 +211,7 @@ class Run:
                 terms = self._forward_backward(batch, part)
         with self._explained(batch, part):
             norm = gradient_norm(self.fabric, self.wrapped, self.optimizer, config.clip_grad_norm)
-            spike = self.gradients.judge(progress.step, norm, batch.paths)
+            spike = self.gradients.check(progress.step, norm, batch.paths)
             self.optimizer.step()
         if spike is not None:
             display.note(spike)
@@ -249,7 +249,7 @@ class Run:
         progress, last = self.progress, part == self.accumulate - 1
         seed_draws(*self._draws(part))
         with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
-            with together():
+            with all_processes():
                 terms: Mapping[str, Tensor] = self.wrapped(batch)
             loss = torch.stack(list(terms.values())).sum()
             refuse_non_finite(progress.step, loss, terms, batch.paths)

@@ -105,10 +105,10 @@ def find_learning_rate(
                 wrapped, optimizer, max_norm=config.train.clip_grad_norm, error_if_nonfinite=False
             )
         optimizer.step()
-    return judge(rates, losses, smoothed)
+    return suggested_rate(rates, losses, smoothed)
 
 
-def judge(rates: list[float], losses: list[float], smoothed: list[float]) -> RangeTest:
+def suggested_rate(rates: list[float], losses: list[float], smoothed: list[float]) -> RangeTest:
     """The curve's steepest fall and its lowest point. A ``ValueError`` where it has fewer than ten steps."""
     if len(rates) < 10:
         raise ValueError(f"find-lr: the loss was not finite after {len(rates)} steps; try a lower --lowest")

@@ -21,7 +21,7 @@ from vistasks.build import build_augment, build_dataset, build_pipeline, build_s
 from vistasks.checkpoint import Checkpoint
 from vistasks.config import Config, DataConfig
 from vistasks.datasets import Dataset
-from vistasks.datasets.check import told
+from vistasks.datasets.check import named_error
 from vistasks.datasets.problems import DataFaults, listed
 from vistasks.loading.class_weights import resolved_config, taken_over
 from vistasks.loading.loader import EpochOrder, Pipeline
@@ -157,7 +157,7 @@ class Preflight:
                 try:
                     seen.add(dataset[index])
                 except (ValueError, OSError) as error:
-                    bad.append(told(dataset.paths[index], error))
+                    bad.append(named_error(dataset.paths[index], error))
                     self.unreadable.add(dataset.paths[index])
             self._nothing(part, seen.nothing(whole=count == len(dataset)))
             skips = self.config.data.on_error == "skip"

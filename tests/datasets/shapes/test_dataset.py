@@ -15,7 +15,7 @@ from PIL import Image
 import vistasks.datasets.shapes.dataset as shapes_module
 from vistasks.datasets import load_dataset
 from vistasks.datasets.shapes.dataset import STAMP, generate_shapes
-from vistasks.datasets.shapes.drawing import CLASSES, Look, Shape, draw_scene, footprint, signed_distance
+from vistasks.datasets.shapes.drawing import CLASSES, Shape, Texture, draw_scene, footprint, signed_distance
 from vistasks.datasets.shapes.scenes import clip_frames, clip_scenes, scene_mask, scene_objects, still_scene
 from vistasks.datasets.shapes.writers import voc_palette, write_clip
 
@@ -208,7 +208,7 @@ def test_bad_options_name_themselves(tmp_path: Path, option: dict[str, object]) 
         load_dataset({"format": "shapes", "root": str(tmp_path), **option})
 
 
-LOOK = Look("plain", (np.array([1.0, 0, 0]), np.array([0, 1.0, 0])), 2.0, 0.0, 0)
+LOOK = Texture("plain", (np.array([1.0, 0, 0]), np.array([0, 1.0, 0])), 2.0, 0.0, 0)
 
 
 @pytest.mark.parametrize("kind", range(len(CLASSES)))

@@ -30,7 +30,7 @@ from vistasks.cli import main
 from vistasks.config import Config, parse_config
 from vistasks.evaluation.audit import audit
 from vistasks.evaluation.audit.areas import map_evidence
-from vistasks.evaluation.audit.evidence import Witness
+from vistasks.evaluation.audit.evidence import AuditModel
 from vistasks.evaluation.audit.findings import FAULTS, MISSING, SPURIOUS, WRONG, Finding, judge_all
 from vistasks.evaluation.audit.places import DETECTED, LABELLED, PictureEvidence, Places, vocabulary
 from vistasks.loading.batching import collate
@@ -133,7 +133,7 @@ def _asked(sample: Sample, found: list[tuple[list[float], float, int]], tmp_path
     classes = ClassNames(CLASSES, ("background", *CLASSES))
     torch.manual_seed(0)
     model = build_model(config.model, classes).eval()
-    witness = Witness(model, vocabulary(classes, JOINT))
+    witness = AuditModel(model, vocabulary(classes, JOINT))
     boxes = np.array([box for box, _, _ in found], np.float32).reshape(-1, 4)
     scores, labels = (
         np.array([s for _, s, _ in found], np.float32),

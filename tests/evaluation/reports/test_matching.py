@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vistasks.evaluation.reports.matching import KINDS, MISSED, judge
+from vistasks.evaluation.reports.matching import KINDS, MISSED, match_detections
 from vistasks.metrics.coco_engines import hotcoco_evaluation
 from vistasks.metrics.detection_record import DetectionRecord, detection_columns
 
@@ -42,13 +42,13 @@ A, B = [10, 10, 30, 30], [60, 60, 80, 80]
     ],
 )
 def test_kinds(found: list, labels: list, kinds: list[str]) -> None:
-    judged = judge(record([A], [0], found, [0.9, 0.8][: len(found)], labels), 0.5)
+    judged = match_detections(record([A], [0], found, [0.9, 0.8][: len(found)], labels), 0.5)
     assert [KINDS[kind] for kind in judged.kinds] == kinds
     assert judged.counts()[MISSED] == ("correct" not in kinds)
 
 
 def test_scores_under_the_threshold_and_ignored_objects_do_not_count() -> None:
-    judged = judge(record([A, B], [0, 0], [A, B], [0.4, 0.9], [0, 0], [False, True]), 0.5)
+    judged = match_detections(record([A, B], [0, 0], [A, B], [0.4, 0.9], [0, 0], [False, True]), 0.5)
     assert judged.kinds.tolist() == [-1] and judged.counts()[MISSED] == 1
     assert sum(judged.counts().values()) == 1
 
@@ -77,7 +77,7 @@ def test_counts_are_tides() -> None:
                 wrong.tolist(),
             )
         )
-    total = {kind: sum(judge(r, 0.0).counts()[kind] for r in records) for kind in (*KINDS, MISSED)}
+    total = {kind: sum(match_detections(r, 0.0).counts()[kind] for r in records) for kind in (*KINDS, MISSED)}
     tide = hotcoco_evaluation(detection_columns(records), 3, ignore_difficult=True).tide_errors(
         pos_thr=0.5, bg_thr=0.1
     )["counts"]

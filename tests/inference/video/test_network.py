@@ -12,7 +12,7 @@ from tests.inference.video.cheap import NAMES
 from vistasks.inference.backend import Backend
 from vistasks.inference.prediction import Picture
 from vistasks.inference.predictor import Predictor
-from vistasks.inference.video.network import Network, Shot
+from vistasks.inference.video.network import FrameJob, Network
 from vistasks.inference.video.options import InferOptions
 from vistasks.proposals.connected_parts import connected_parts
 from vistasks.types import ClassNames, Detections, Prediction, SegmentationMap
@@ -78,72 +78,72 @@ def predict(
     period: int = 12,
     tasks: Any = None,
     **options: Any,
-) -> list[Shot]:
+) -> list[FrameJob]:
     predictor = Predictor(backend, batch_size=batch, tasks=tasks or ("detect", "segment"))
     network = Network(predictor, InferOptions(**options), period=period)
-    shots = []
+    jobs = []
     for number, value in enumerate(values, first):
         size = (20, 30) if value < 100 else (10, 30)
-        shots.append(Shot(number, Picture(np.full((*size, 3), value % 100, dtype=np.uint8))))
-        network.plan(shots[-1])
-        network.propose(shots[-1])
-    for start in range(0, len(shots), batch):
-        group = shots[start : start + batch]
+        jobs.append(FrameJob(number, Picture(np.full((*size, 3), value % 100, dtype=np.uint8))))
+        network.plan(jobs[-1])
+        network.propose(jobs[-1])
+    for start in range(0, len(jobs), batch):
+        group = jobs[start : start + batch]
         network.predict(group, network.batch(group))
-    return shots
+    return jobs
 
 
-def boxes(shot: Shot) -> list[list[float]]:
-    assert shot.prediction.detections is not None
-    return shot.prediction.detections.boxes.tolist()
+def boxes(job: FrameJob) -> list[list[float]]:
+    assert job.prediction.detections is not None
+    return job.prediction.detections.boxes.tolist()
 
 
 def test_every_frame_by_itself() -> None:
     backend = Asked()
-    shots = predict(backend, [1, 2, 3], batch=2)
+    jobs = predict(backend, [1, 2, 3], batch=2)
     assert backend.proposed == [1, 2, 3]
     assert backend.rows == [
         {"segmentation": [0, 1], "detection": [0, 1]},
         {"segmentation": [0], "detection": [0]},
     ]
-    assert [boxes(shot) for shot in shots] == [[[0, 1, 1 + value, 6]] for value in (1, 2, 3)]
+    assert [boxes(job) for job in jobs] == [[[0, 1, 1 + value, 6]] for value in (1, 2, 3)]
 
 
 def test_proposals_on_every_third_frame_and_the_detections_between() -> None:
     backend = Asked()
-    shots = predict(backend, [1, 2, 3, 4, 5], propose_every=3)
+    jobs = predict(backend, [1, 2, 3, 4, 5], propose_every=3)
     assert backend.proposed == [1, 4]
-    assert boxes(shots[0]) == [[0, 1, 2, 6]]
-    assert boxes(shots[1]) == [
+    assert boxes(jobs[0]) == [[0, 1, 2, 6]]
+    assert boxes(jobs[1]) == [
         [0, 2, 2, 7],
         [0, 1, 2, 6],
     ]  # what was detected has moved on; the old proposals
-    assert boxes(shots[2])[:2] == [[0, 3, 2, 8], [0, 2, 2, 7]]
-    assert boxes(shots[3]) == [[0, 1, 5, 6]]  # computed afresh: nothing is carried over
+    assert boxes(jobs[2])[:2] == [[0, 3, 2, 8], [0, 2, 2, 7]]
+    assert boxes(jobs[3]) == [[0, 1, 5, 6]]  # computed afresh: nothing is carried over
 
 
 def test_a_class_map_on_every_second_frame() -> None:
     backend = Asked()
-    shots = predict(backend, [1, 2, 3, 4], batch=4, segment_every=2)
+    jobs = predict(backend, [1, 2, 3, 4], batch=4, segment_every=2)
     assert backend.rows[0]["segmentation"] == [0, 2]
-    covered = [int((shot.prediction.segmentation.labels == 1).any(axis=1).sum()) for shot in shots]  # type: ignore[union-attr]
+    covered = [int((job.prediction.segmentation.labels == 1).any(axis=1).sum()) for job in jobs]  # type: ignore[union-attr]
     assert covered == [1, 1, 3, 3]
 
 
 def test_connected_parts_of_the_map_instead_of_proposals() -> None:
     backend = Asked()
-    shots = predict(backend, [4, 8, 9], proposals="segmentation", segment_every=2)
+    jobs = predict(backend, [4, 8, 9], proposals="segmentation", segment_every=2)
     assert backend.proposed == []
-    assert [boxes(shot)[0] for shot in shots] == [[0, 1, 30, 5], [0, 1, 30, 5], [0, 1, 30, 10]]
+    assert [boxes(job)[0] for job in jobs] == [[0, 1, 30, 5], [0, 1, 30, 5], [0, 1, 30, 10]]
     hidden = predict(Asked(), [4], proposals="segmentation", tasks=["detect"])
     assert hidden[0].prediction.segmentation is None and len(boxes(hidden[0])) == 2
 
 
 def test_a_frame_of_another_size_is_computed_afresh() -> None:
     backend = Asked()
-    shots = predict(backend, [1, 102, 103, 4], propose_every=4, segment_every=4)
+    jobs = predict(backend, [1, 102, 103, 4], propose_every=4, segment_every=4)
     assert backend.proposed == [1, 2, 4]
-    shapes = [shot.prediction.segmentation.labels.shape for shot in shots]  # type: ignore[union-attr]
+    shapes = [job.prediction.segmentation.labels.shape for job in jobs]  # type: ignore[union-attr]
     assert shapes == [(20, 30), (10, 30), (10, 30), (20, 30)]
 
 
@@ -151,7 +151,7 @@ def test_what_comes_after_a_period_does_not_depend_on_what_was_before() -> None:
     options: dict[str, Any] = {"batch": 2, "propose_every": 4, "segment_every": 2, "period": 4}
     whole = predict(Asked(), [1, 2, 3, 4, 5, 6, 7, 8], **options)
     rest = predict(Asked(), [5, 6, 7, 8], first=4, **options)
-    assert [boxes(shot) for shot in whole[4:]] == [boxes(shot) for shot in rest]
+    assert [boxes(job) for job in whole[4:]] == [boxes(job) for job in rest]
 
 
 def test_a_task_that_is_not_wanted_is_not_computed() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vistasks.datasets.annotations import Annotation, AnnotationTable, ImageObjects, check_size, make_sample
-from vistasks.datasets.box_policy import BadBoxes, BoxJudge
+from vistasks.datasets.box_policy import BadBoxes, BoxChecker
 from vistasks.datasets.class_names import ClassTable, OtherClasses, labelled_ids
 from vistasks.datasets.files import (
     existing_file,
@@ -112,7 +112,7 @@ class CocoDataset:
             folder,
             file,
             ClassTable(class_names, other_classes),
-            BoxJudge(bad_boxes),
+            BoxChecker(bad_boxes),
             on_error,
             max_pixels,
         )
@@ -181,11 +181,11 @@ class _Rows:
         folder: Path,
         file: CocoFile,
         table: ClassTable,
-        judge: BoxJudge,
+        checker: BoxChecker,
         on_error: OnError,
         max_pixels: int,
     ) -> None:
-        self._base, self._folder, self._file, self._table, self._judge = base, folder, file, table, judge
+        self._base, self._folder, self._file, self._table, self._checker = base, folder, file, table, checker
         self._skip, self._max_pixels = on_error == "skip", max_pixels
         self.faults = file.faults
         self.images: list[CocoImage] = []
@@ -214,9 +214,9 @@ class _Rows:
             except ValueError as error:
                 self.faults.append(str(error))
                 continue
-            errors = len(self._judge.errors)
+            errors = len(self._checker.errors)
             row = self._row(image, size, self._file.objects[image.number] if boxes else [])
-            incomplete = image.number in self._file.incomplete or len(self._judge.errors) > errors
+            incomplete = image.number in self._file.incomplete or len(self._checker.errors) > errors
             if self._skip and incomplete:
                 continue  # an object that is missing would be learnt as background
             self.images.append(image)
@@ -233,7 +233,7 @@ class _Rows:
                 continue
             x, y, width, height = found.bbox
             corners = np.array([x, y, x + width, y + height])
-            box = self._judge.judge(
+            box = self._checker.check(
                 corners, size, place=place, text=f"{list(found.bbox)} (x, y, width, height)"
             )
             if box is not None:
@@ -272,11 +272,11 @@ class _Rows:
 
     @property
     def notes(self) -> list[str]:
-        return [*counted(self.skipped, "faults skipped"), *self._table.notes, *self._judge.notes]
+        return [*counted(self.skipped, "faults skipped"), *self._table.notes, *self._checker.notes]
 
     @property
     def skipped(self) -> list[str]:
-        return [*self.faults, *self._judge.errors] if self._skip else []
+        return [*self.faults, *self._checker.errors] if self._skip else []
 
     def raise_faults(self) -> None:
         """One error with all that was found wrong, if anything was."""
@@ -286,8 +286,8 @@ class _Rows:
             double = next(name for name in names if names.count(name) > 1)
             faults.append(f"{self._file.path}: the image '{double}' is listed {names.count(double)} times")
         if not self._skip:
-            faults = [*self.faults, *faults, *self._judge.errors]
-        raise_if_any(faults, source=str(self._file.path), advice=[self._table.advice, self._judge.advice])
+            faults = [*self.faults, *faults, *self._checker.errors]
+        raise_if_any(faults, source=str(self._file.path), advice=[self._table.advice, self._checker.advice])
         if not self.images:
             left = "".join(f"\n{note}" for note in counted(self.skipped, "faults"))
             raise ValueError(

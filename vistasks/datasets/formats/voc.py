@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from vistasks.datasets.annotations import Annotation, AnnotationTable, ImageObjects, make_sample
-from vistasks.datasets.box_policy import BadBoxes, BoxJudge
+from vistasks.datasets.box_policy import BadBoxes, BoxChecker
 from vistasks.datasets.class_names import ClassTable, labelled_ids
 from vistasks.datasets.files import ImageIndex, existing_root, inside
 from vistasks.datasets.formats.voc_splits import SplitLists, Task, VocFolder, find_voc_folder, read_split
@@ -79,17 +79,17 @@ class VocDataset:
         lists = read_split(folder, split, tasks)
         coding = _mask_coding(classes, segmentation_classes, mask_values) if "segment" in tasks else None
         builder = _Builder(
-            folder, lists, coding, BoxJudge(bad_boxes), one_based, "detect" in tasks, on_error, max_pixels
+            folder, lists, coding, BoxChecker(bad_boxes), one_based, "detect" in tasks, on_error, max_pixels
         )
         files = builder.read_files() if "detect" in tasks else {}
         names = _detection_names(classes, folder, files) if "detect" in tasks else ()
         table = ClassTable(names, other_classes)
         builder.read_objects(files, table)
         source = f"the VOC folder {folder.root}" + (f", split '{split}'" if split else "")
-        of_pictures = [*builder.faults, *builder.judge.errors]
+        of_pictures = [*builder.faults, *builder.boxes.errors]
         self.skipped = of_pictures if on_error == "skip" else []
         faults = table.errors if on_error == "skip" else [*of_pictures, *table.errors]
-        raise_if_any(faults, source=source, advice=[table.advice, builder.judge.advice])
+        raise_if_any(faults, source=source, advice=[table.advice, builder.boxes.advice])
         if not builder.ids:
             raise ValueError(
                 f"{source}: no image is left to read"
@@ -103,7 +103,7 @@ class VocDataset:
             *counted(self.skipped, "faults skipped"),
             *builder.notes(),
             *table.notes,
-            *builder.judge.notes,
+            *builder.boxes.notes,
         ]
         self._mask_paths = PackedStrings(builder.mask_paths)
         self._has_boxes = np.array(builder.has_boxes, dtype=np.bool_)
@@ -162,7 +162,7 @@ class _Builder:
     folder: VocFolder
     lists: SplitLists
     coding: MaskCoding | None
-    judge: BoxJudge
+    boxes: BoxChecker
     one_based: bool
     detect: bool
     on_error: OnError
@@ -196,7 +196,7 @@ class _Builder:
         images = ImageIndex(self.folder.images, deep=not self.folder.bare)
         unreadable = frozenset(self.lists.detect or ()) - files.keys() if self.detect else frozenset()
         for name in self.lists.names():
-            file, errors = files.get(name), len(self.judge.errors)
+            file, errors = files.get(name), len(self.boxes.errors)
             if self.on_error == "skip" and name in unreadable:
                 continue
             try:
@@ -211,7 +211,7 @@ class _Builder:
             except (ValueError, OSError) as error:
                 self.faults.append(str(error))
                 continue
-            if self.on_error == "skip" and len(self.judge.errors) > errors:
+            if self.on_error == "skip" and len(self.boxes.errors) > errors:
                 continue  # an object that is missing would be learnt as background
             self.ids.append(name)
             self.paths.append(str(image_path))
@@ -268,7 +268,7 @@ class _Builder:
 
     def _box(self, found: VocObject, size: tuple[int, int], place: str) -> np.ndarray | None:
         shift = np.array([1.0, 1.0, 0.0, 0.0]) if self.one_based else np.zeros(4)
-        return self.judge.judge(
+        return self.boxes.check(
             found.corners - shift, size, place=place, text=found.text, least_side=float(self.one_based)
         )
 

@@ -21,7 +21,7 @@ _MARGIN = 12  # pixels around a shape that its shadow may reach
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Texture:
     """How a shape's face is painted: two RGB colours in [0, 1] mixed by a texture with ``waves`` periods."""
 
     texture: str
@@ -40,7 +40,7 @@ class Shape:
     y: float
     radius: float
     angle: float
-    look: Look
+    look: Texture
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +111,13 @@ def layered_noise(generator: np.random.Generator, height: int, width: int, cell:
     return np.asarray(total) / 1.875
 
 
-def random_look(generator: np.random.Generator) -> Look:
+def random_texture(generator: np.random.Generator) -> Texture:
     """Vivid colours, any hue: colour says nothing about the class."""
     hue = generator.random()
     first = colorsys.hsv_to_rgb(hue, generator.uniform(0.6, 0.95), generator.uniform(0.7, 1.0))
     other_hue = (hue + generator.choice([0.0, 0.08, 0.5, 0.62])) % 1.0
     second = colorsys.hsv_to_rgb(other_hue, generator.uniform(0.25, 0.8), generator.uniform(0.35, 1.0))
-    return Look(
+    return Texture(
         texture=str(generator.choice(TEXTURES)),
         colours=(np.array(first), np.array(second)),
         waves=generator.uniform(1.5, 3.5),
@@ -168,7 +168,7 @@ def _background_mix(kind: str, generator: np.random.Generator, height: int, widt
     return 0.8 * slope + 0.2 * layered_noise(generator, height, width, 25.0)
 
 
-def _mix_of(look: Look, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _mix_of(look: Texture, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """(h, w) in [0, 1]: how much of the second colour each point of the unit shape gets."""
     turn = np.pi * look.waves
     if look.texture == "stripes":

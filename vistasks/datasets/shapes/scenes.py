@@ -14,7 +14,7 @@ from vistasks.datasets.shapes.drawing import (
     draw_scene,
     footprint,
     random_background,
-    random_look,
+    random_texture,
 )
 
 SPLITS = ("train", "val", "test")
@@ -85,7 +85,7 @@ def _random_shape(generator: np.random.Generator, height: int, width: int, *, in
         y=generator.uniform(least, height - least),
         radius=radius,
         angle=generator.uniform(0.0, 2 * np.pi),
-        look=random_look(generator),
+        look=random_texture(generator),
     )
 
 

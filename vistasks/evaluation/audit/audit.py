@@ -10,7 +10,7 @@ from typing import Any, Literal
 from vistasks.build import build_dataset, build_loader, build_pipeline
 from vistasks.config import Config
 from vistasks.datasets import Dataset
-from vistasks.evaluation.audit.evidence import Witness
+from vistasks.evaluation.audit.evidence import AuditModel
 from vistasks.evaluation.audit.export import coco
 from vistasks.evaluation.audit.findings import judge_all
 from vistasks.evaluation.audit.page import audit_page
@@ -95,7 +95,10 @@ def _evidence(
 ) -> Iterator[PictureEvidence]:
     classes, divisor = loaded.classes, loaded.model.divisor
     _, loader = build_loader(config, pipeline, classes=classes, divisor=divisor, training=False)
-    witness, places = Witness(loaded.model, words), {path: i for i, path in enumerate(pipeline.dataset.paths)}
+    witness, places = (
+        AuditModel(loaded.model, words),
+        {path: i for i, path in enumerate(pipeline.dataset.paths)},
+    )
     for batch, originals in track(loader):
         yield from witness(
             to_device(batch, loaded.device), originals, [places[sample.path] for sample in originals]

@@ -30,7 +30,7 @@ SAME, APART, BESIDE = (
 PART_OF = 0.7  # share of a box within another, of which it is a part
 
 
-class Witness:
+class AuditModel:
     """A loaded model that is asked about pictures with their labels.
 
     Args:
@@ -108,7 +108,7 @@ class Witness:
             return np.zeros((0, len(self.words.boxes) + 1), np.float32), np.zeros(
                 (0, len(self.words.boxes), 4), np.float32
             )
-        scores, moved = self.detector.judge(features.rows([index]), [regions], self.model.encode)
+        scores, moved = self.detector.score_regions(features.rows([index]), [regions], self.model.encode)
         labels = torch.arange(len(self.words.boxes), device=moved.device)
         return scores.cpu().numpy(), (moved[:, own_column(labels, moved)].cpu().numpy() / asked.scale).astype(
             np.float32

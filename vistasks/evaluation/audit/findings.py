@@ -72,7 +72,7 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class AuditFindings:
     """What an audit comes to: faults and disagreements, likeliest first; frames, most worth annotating first;
     the self-confidence of the detector's classes and of the areas', where there are any."""
 
@@ -85,7 +85,7 @@ class Judgement:
 
 def judge_all(
     evidence: Sequence[PictureEvidence], boxes: tuple[str, ...], areas: tuple[str, ...]
-) -> Judgement:
+) -> AuditFindings:
     """Ranks everything; ``boxes`` and ``areas`` are the class names of the two kinds of places."""
     faults: list[Finding] = []
     disagreements: list[Finding] = []
@@ -103,7 +103,7 @@ def judge_all(
                 faults += _faults(one, places, means, names)
                 disagreements += _disagreements(one, places, means, names)
     frames = _frames(evidence, faults, disagreements)
-    return Judgement(_ranked(faults), _ranked(disagreements), frames, usual["boxes"], usual["areas"])
+    return AuditFindings(_ranked(faults), _ranked(disagreements), frames, usual["boxes"], usual["areas"])
 
 
 def _ranked(found: list[Finding]) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vistasks.evaluation.audit.findings import Judgement
+from vistasks.evaluation.audit.findings import AuditFindings
 from vistasks.evaluation.audit.places import Vocabulary
 
 
@@ -20,7 +20,7 @@ class Audit:
         words: the classes.
     """
 
-    judgement: Judgement
+    judgement: AuditFindings
     notes: list[str]
     pictures: int
     labels: int

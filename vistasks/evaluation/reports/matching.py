@@ -15,7 +15,7 @@ MISSED = "missed"
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class MatchedDetections:
     """The detections of one picture over a score, and its objects.
 
     kinds (D,) of `KINDS` indices; found (G,) bool, objects that a correct detection has; ignored (G,) bool,
@@ -33,7 +33,7 @@ class Judged:
         return {**dict(zip(KINDS, number.tolist())), MISSED: int((~self.found & ~self.ignored).sum())}
 
 
-def judge(record: DetectionRecord, score: float) -> Judged:
+def match_detections(record: DetectionRecord, score: float) -> MatchedDetections:
     """Each detection of at least ``score`` in order of score: which kind of right or wrong it is; -1 where it
     fell on an ignored object."""
     kept = np.flatnonzero(record.scores >= score)
@@ -45,7 +45,7 @@ def judge(record: DetectionRecord, score: float) -> Judged:
     same = record.detected_labels[kept][:, None] == record.labels[None]
     for row in range(len(kept)):
         kinds[row] = _kind(iou[row], same[row], found, ignored)
-    return Judged(kinds, found, ignored, kept)
+    return MatchedDetections(kinds, found, ignored, kept)
 
 
 def _kind(iou: np.ndarray, same: np.ndarray, found: np.ndarray, ignored: np.ndarray) -> int:

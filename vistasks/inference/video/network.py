@@ -19,7 +19,7 @@ from vistasks.types import Prediction
 
 
 @dataclass(eq=False)
-class Shot:
+class FrameJob:
     """One frame on its way; each stage adds what it found out.
 
     Attributes:
@@ -96,70 +96,70 @@ class Network:
         """Batches, proposals and class maps all begin anew at frames whose number divides by this."""
         return math.lcm(predictor.batch_size, options.propose_every, options.segment_every)
 
-    def plan(self, shot: Shot) -> None:
+    def plan(self, job: FrameJob) -> None:
         """Decides what is computed on a frame; called in order, before `propose`."""
-        size = shot.picture.image.shape
-        shot.proposes = shot.number % self.options.propose_every == 0 or size != self._size
-        shot.segments = shot.number % self.options.segment_every == 0 or size != self._size
+        size = job.picture.image.shape
+        job.proposes = job.number % self.options.propose_every == 0 or size != self._size
+        job.segments = job.number % self.options.segment_every == 0 or size != self._size
         self._size = size
 
-    def propose(self, shot: Shot) -> None:
+    def propose(self, job: FrameJob) -> None:
         """Computes a planned frame's proposals; keeps no state, so that several frames are worked on at
         once.
         """
-        if shot.proposes and self.computes_proposals:
-            shot.proposals = self.predictor.propose(shot.picture.image)
+        if job.proposes and self.computes_proposals:
+            job.proposals = self.predictor.propose(job.picture.image)
 
-    def batch(self, shots: Sequence[Shot]) -> Any:
+    def batch(self, jobs: Sequence[FrameJob]) -> Any:
         """The network's batch; called in order."""
-        boxes = [self._latest(shot) for shot in shots] if self._late else None
+        boxes = [self._latest(job) for job in jobs] if self._late else None
         found = None if boxes is None else [each for each in boxes if each is not None]
-        return self.predictor.backend.make_batch([shot.picture.image for shot in shots], found or None)
+        return self.predictor.backend.make_batch([job.picture.image for job in jobs], found or None)
 
-    def _latest(self, shot: Shot) -> np.ndarray | None:
+    def _latest(self, job: FrameJob) -> np.ndarray | None:
         if self._giver is not None:
             return np.zeros((0, 4), dtype=np.float32)
-        if shot.proposals is not None:
-            self._boxes = shot.proposals
-        return None if shot.proposes and shot.proposals is None else self._boxes
+        if job.proposals is not None:
+            self._boxes = job.proposals
+        return None if job.proposes and job.proposals is None else self._boxes
 
-    def predict(self, shots: Sequence[Shot], batch: Any) -> None:
+    def predict(self, jobs: Sequence[FrameJob], batch: Any) -> None:
         """Fills in the predictions of a batch; called in order."""
-        if shots[0].number % self.period == 0:
+        if jobs[0].number % self.period == 0:
             self._extra = self._extra[:0]
         backend = self.predictor.backend
         if not self._selects:
             found = backend.predict(batch)
         else:
             rows: dict[str, Sequence[int]] = {task: [] for task in backend.tasks}
-            fresh = [index for index, shot in enumerate(shots) if shot.segments]
+            fresh = [index for index, job in enumerate(jobs) if job.segments]
             rows |= {task.name: fresh for task in self._early}
-            rows |= {task.name: range(len(shots)) for task in self._late}
+            rows |= {task.name: range(len(jobs)) for task in self._late}
             adds = self._giver is not None or self.options.propose_every > 1
-            regions = (lambda answers: self._regions(shots, answers)) if adds else None
+            regions = (lambda answers: self._regions(jobs, answers)) if adds else None
             found = backend.predict(batch, rows=rows, regions=regions)
-        for shot, prediction in zip(shots, found, strict=True):
-            self._answer(shot, prediction)
+        for job, prediction in zip(jobs, found, strict=True):
+            self._answer(job, prediction)
 
-    def _answer(self, shot: Shot, prediction: Prediction) -> None:
+    def _answer(self, job: FrameJob, prediction: Prediction) -> None:
         for task in self._early if self._selects else ():
             answer = task.answer(prediction)
             self._last[task.name] = answer = self._last.get(task.name) if answer is None else answer
             prediction = task.with_answer(prediction, answer)
         for task in self._late:
             if (answer := task.answer(prediction)) is not None:
-                height, width = shot.picture.image.shape[:2]
+                height, width = job.picture.image.shape[:2]
                 boxes = task.regions(answer)
                 self._extra = self._extra if boxes is None else clipped(boxes, height, width)
-        shot.found = shot.prediction = self.predictor.answer(shot.picture, prediction)
+        job.found = job.prediction = self.predictor.answer(job.picture, prediction)
 
-    def _regions(self, shots: Sequence[Shot], answers: Sequence[Prediction]) -> list[np.ndarray]:
+    def _regions(self, jobs: Sequence[FrameJob], answers: Sequence[Prediction]) -> list[np.ndarray]:
         """Further proposals of each frame of a batch, by what is known of it so far."""
         if self._giver is not None:
             return self._given(self._giver, answers)
         return [
-            self._extra[:0] if shot.proposes else clipped(self._extra, *shot.picture.image.shape[:2])
-            for shot in shots
+            self._extra[:0] if job.proposes else clipped(self._extra, *job.picture.image.shape[:2])
+            for job in jobs
         ]
 
     def _given(self, giver: Task, answers: Sequence[Prediction]) -> list[np.ndarray]:

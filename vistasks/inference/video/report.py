@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vistasks.inference.video.network import Shot
+from vistasks.inference.video.network import FrameJob
 from vistasks.inference.video.pipeline import FEED, Pipeline
 from vistasks.inference.video.protocols import FrameSource
 
@@ -55,13 +55,13 @@ class VideoReport:
         """The stage that worked the largest share of the time; "" before anything has."""
         return max(self.busy, key=lambda name: self.busy[name], default="")
 
-    def count(self, shot: Shot, seconds: float) -> None:
+    def count(self, job: FrameJob, seconds: float) -> None:
         """Adds a frame that has passed all stages, ``seconds`` after the start."""
         self.frames += 1
         self.seconds = seconds
-        self._latencies.append(time.perf_counter() - shot.born)
-        if shot.prediction.detections is not None:
-            self.detections = (self.detections or 0) + len(shot.prediction.detections)
+        self._latencies.append(time.perf_counter() - job.born)
+        if job.prediction.detections is not None:
+            self.detections = (self.detections or 0) + len(job.prediction.detections)
 
     def end(self, pipeline: Pipeline, source: FrameSource) -> None:
         """Fills in what is known at the end."""

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from vistasks.inference.image_predictor import ImagePredictor
-from vistasks.inference.video.network import Network, Shot
+from vistasks.inference.video.network import FrameJob, Network
 from vistasks.inference.video.opening import build_publishers, build_tracker
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.pipeline import Pipeline, Stage
 from vistasks.inference.video.protocols import FrameSource, Publisher, Tracker
 from vistasks.inference.video.publishing import live_stats, publish
 from vistasks.inference.video.report import VideoReport
-from vistasks.inference.video.stages import Shots, predicting_stages
+from vistasks.inference.video.stages import FrameJobs, predicting_stages
 from vistasks.inference.video.writing import FrameResults
 from vistasks.system.locks import owned
 from vistasks.system.signals import leave_terminal, stopping_signals
@@ -57,7 +57,7 @@ def infer_frames(
             _continue(source, tracker, results)
         stages = predicting_stages(network, threads=options.threads, tracker=tracker)
         stages += writing_stages(results, options, drawn=bool(publishers))
-        pipeline = Pipeline(Shots(source, network, first=results.first), stages, live=source.live)
+        pipeline = Pipeline(FrameJobs(source, network, first=results.first), stages, live=source.live)
         complete = False
         try:
             _drive(pipeline, publishers, report, source, options, shown)
@@ -84,7 +84,9 @@ def watch_frames(
         for publisher in publishers:
             closing.callback(publisher.close)
         stages = predicting_stages(network, threads=options.threads, tracker=tracker)
-        pipeline = Pipeline(Shots(source, network, first=0), [*stages, _drawing(options)], live=source.live)
+        pipeline = Pipeline(
+            FrameJobs(source, network, first=0), [*stages, _drawing(options)], live=source.live
+        )
         try:
             _drive(pipeline, publishers, report, source, options, shown)
         finally:
@@ -102,13 +104,13 @@ def _continue(source: FrameSource, tracker: Tracker | None, results: FrameResult
             tracker.update(prediction)
 
 
-def each(work: Callable[[Shot], None]) -> Callable[[list[Shot]], list[Shot]]:
+def each(work: Callable[[FrameJob], None]) -> Callable[[list[FrameJob]], list[FrameJob]]:
     """A stage's work that does something with every frame and passes it on."""
 
-    def stage(shots: list[Shot]) -> list[Shot]:
-        for shot in shots:
-            work(shot)
-        return shots
+    def stage(jobs: list[FrameJob]) -> list[FrameJob]:
+        for job in jobs:
+            work(job)
+        return jobs
 
     return stage
 
@@ -125,8 +127,8 @@ def writing_stages(results: FrameResults, options: InferOptions, *, drawn: bool 
 
 
 def _drawing(options: InferOptions) -> Stage:
-    def draw(shot: Shot) -> None:
-        shot.drawn = shot.prediction.draw(labels=not options.hide_labels)
+    def draw(job: FrameJob) -> None:
+        job.drawn = job.prediction.draw(labels=not options.hide_labels)
 
     return Stage("draw", each(draw))
 
@@ -143,20 +145,20 @@ def _drive(
     end.
     """
 
-    def show(shot: Shot, mine: Sequence[Publisher]) -> None:
-        stats = live_stats(report, shot, source)
-        if mine and not publish(shot, mine, stats, labels=not options.hide_labels):
+    def show(job: FrameJob, mine: Sequence[Publisher]) -> None:
+        stats = live_stats(report, job, source)
+        if mine and not publish(job, mine, stats, labels=not options.hide_labels):
             report.stopped = "viewer"
             pipeline.stop()
 
     threaded = [publisher for publisher in publishers if not publisher.needs_main_thread]
     windows = [publisher for publisher in publishers if publisher.needs_main_thread]
     if threaded:
-        pipeline.insert(Stage("publish", each(lambda shot: show(shot, threaded))), after="draw")
+        pipeline.insert(Stage("publish", each(lambda job: show(job, threaded))), after="draw")
     with _stopped_by_signals(pipeline, report):
-        for shot in pipeline:
-            report.count(shot, pipeline.seconds)
-            show(shot, windows)
+        for job in pipeline:
+            report.count(job, pipeline.seconds)
+            show(job, windows)
             shown(report)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistasks.inference.prediction import Picture
-from vistasks.inference.video.network import Network, Shot
+from vistasks.inference.video.network import FrameJob, Network
 from vistasks.inference.video.pipeline import Stage
 from vistasks.inference.video.protocols import FrameSource, Tracker
 from vistasks.system.machine import cores
@@ -17,21 +17,21 @@ from vistasks.system.machine import cores
 class Group:
     """Frames that go through the network at once, and the network's batch of them."""
 
-    shots: Sequence[Shot]
+    jobs: Sequence[FrameJob]
     batch: Any
 
 
-class Shots:
+class FrameJobs:
     """A source's frames, numbered from ``first`` and planned by the network."""
 
     def __init__(self, source: FrameSource, network: Network, *, first: int = 0) -> None:
         self._source, self._network, self._first = source, network, first
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[FrameJob]:
         for number, frame in enumerate(self._source, self._first):
-            shot = Shot(number, Picture(frame.image, self._source.where, frame.seconds))
-            self._network.plan(shot)
-            yield shot
+            job = FrameJob(number, Picture(frame.image, self._source.where, frame.seconds))
+            self._network.plan(job)
+            yield job
 
     def stop(self) -> None:
         """Passed on to the source."""
@@ -44,18 +44,18 @@ def predicting_stages(
     """propose (where objects are looked for) -> batch -> predict -> track (with a tracker); ``threads``
     propose, default: all cores."""
 
-    def propose(shots: list[Shot]) -> list[Shot]:
-        for shot in shots:
-            network.propose(shot)
-        return shots
+    def propose(jobs: list[FrameJob]) -> list[FrameJob]:
+        for job in jobs:
+            network.propose(job)
+        return jobs
 
-    def batch(shots: list[Shot]) -> list[Group]:
-        return [Group(shots, network.batch(shots))]
+    def batch(jobs: list[FrameJob]) -> list[Group]:
+        return [Group(jobs, network.batch(jobs))]
 
-    def predict(groups: list[Group]) -> list[Shot]:
+    def predict(groups: list[Group]) -> list[FrameJob]:
         for group in groups:
-            network.predict(group.shots, group.batch)
-        return [shot for group in groups for shot in group.shots]
+            network.predict(group.jobs, group.batch)
+        return [job for group in groups for job in group.jobs]
 
     stages = [Stage("propose", propose, workers=threads or cores())] if network.computes_proposals else []
     stages += [
@@ -66,9 +66,9 @@ def predicting_stages(
 
 
 def _tracking(tracker: Tracker) -> Stage:
-    def track(shots: list[Shot]) -> list[Shot]:
-        for shot in shots:
-            shot.prediction = tracker.update(shot.found)
-        return shots
+    def track(jobs: list[FrameJob]) -> list[FrameJob]:
+        for job in jobs:
+            job.prediction = tracker.update(job.found)
+        return jobs
 
     return Stage("track", track)

@@ -11,7 +11,7 @@ from vistasks.inference.video.opening import open_frames
 from vistasks.inference.video.options import InferOptions
 from vistasks.inference.video.pipeline import Pipeline
 from vistasks.inference.video.protocols import FrameSource
-from vistasks.inference.video.stages import Shots, predicting_stages
+from vistasks.inference.video.stages import FrameJobs, predicting_stages
 
 if TYPE_CHECKING:
     from vistasks.inference.image_predictor import ImagePredictor
@@ -35,5 +35,5 @@ def _predictions(
 ) -> Iterator[PicturePrediction]:
     network = Network(predictor, options, period=Network.multiple(predictor, options))
     stages = predicting_stages(network, threads=options.threads)
-    for shot in Pipeline(Shots(source, network), stages, live=source.live):
-        yield shot.prediction
+    for job in Pipeline(FrameJobs(source, network), stages, live=source.live):
+        yield job.prediction

@@ -17,7 +17,7 @@ from vistasks.inference.image_predictor import ImagePredictor
 from vistasks.inference.prediction import PicturePrediction
 from vistasks.inference.results import coco_categories, frame_facts, save_crops, save_jpeg
 from vistasks.inference.video.joining import join_videos
-from vistasks.inference.video.network import Shot
+from vistasks.inference.video.network import FrameJob
 from vistasks.inference.video.options import WITHOUT_INFLUENCE, InferOptions
 from vistasks.inference.video.parts import Part, PartFolder
 from vistasks.inference.video.protocols import FrameSource
@@ -101,12 +101,12 @@ class FrameResults:
                 for line in lines:
                     yield _from_line(json.loads(line), self._classes.detection)
 
-    def encode(self, shot: Shot) -> None:
+    def encode(self, job: FrameJob) -> None:
         """Adds the drawn frame to its part's video."""
-        assert shot.drawn is not None
-        if shot.number // self.period != self._encoding:
-            self._begin_video(shot.number // self.period)
-        self._videos[self._encoding].write(shot.drawn, shot.picture.seconds)
+        assert job.drawn is not None
+        if job.number // self.period != self._encoding:
+            self._begin_video(job.number // self.period)
+        self._videos[self._encoding].write(job.drawn, job.picture.seconds)
 
     def _begin_video(self, number: int) -> None:
         before: VideoWriter | Part | None = self._folder.done[-1] if self._folder.done else None
@@ -119,46 +119,46 @@ class FrameResults:
         )
         self._encoding = number
 
-    def save(self, shot: Shot) -> None:
+    def save(self, job: FrameJob) -> None:
         """Writes the frame's own files; several frames may be at it at once."""
-        name, prediction = f"{shot.number:06d}", shot.prediction
-        if self.options.save_frames and shot.drawn is not None:
-            save_jpeg(shot.drawn, self.output / "frames" / f"{name}.jpg")
+        name, prediction = f"{job.number:06d}", job.prediction
+        if self.options.save_frames and job.drawn is not None:
+            save_jpeg(job.drawn, self.output / "frames" / f"{name}.jpg")
         for task, answer in answers(prediction):
             if self.options.crop:
-                save_crops(shot.picture.image, task.crops(answer), self.output / "crops", name)
+                save_crops(job.picture.image, task.crops(answer), self.output / "crops", name)
             if self.options.masks == "png":
                 task.save_mask(answer, self.output / "masks" / f"{name}.png", prediction.colours)
 
-    def write(self, shot: Shot) -> None:
+    def write(self, job: FrameJob) -> None:
         """Adds the frame's lines to its part's lists."""
-        if shot.number // self.period != self._number:
+        if job.number // self.period != self._number:
             self._end_part(complete=True)
-            self._number, self._frames, self._detections = shot.number // self.period, 0, 0
-        prediction = shot.prediction
-        self._line("results.jsonl", json.dumps(frame_facts(shot.number, prediction)))
+            self._number, self._frames, self._detections = job.number // self.period, 0, 0
+        prediction = job.prediction
+        self._line("results.jsonl", json.dumps(frame_facts(job.number, prediction)))
         if self._detects:
-            height, width = shot.picture.image.shape[:2]
+            height, width = job.picture.image.shape[:2]
             entry = {
-                "id": shot.number + 1,
-                "file_name": f"{shot.number:06d}.jpg",
+                "id": job.number + 1,
+                "file_name": f"{job.number:06d}.jpg",
                 "height": height,
                 "width": width,
             }
             self._line("images.jsonl", json.dumps(entry))
-        at = [str(shot.number), f"{shot.picture.seconds or 0:.3f}"]
+        at = [str(job.number), f"{job.picture.seconds or 0:.3f}"]
         for task, answer in answers(prediction):
-            for result in task.coco_results(answer, shot.number + 1):
+            for result in task.coco_results(answer, job.number + 1):
                 self._line("coco.jsonl", json.dumps(result))
             if task.csv_file:
                 rows = [[*at, *row] for row in task.csv_rows(answer)]
                 csv.writer(self._list(f"{task.name}.csv")).writerows(rows)
             if self.options.masks == "rle" and (codes := task.run_lengths(answer)) is not None:
-                self._line("masks.jsonl", json.dumps({"frame": shot.number, **codes}))
+                self._line("masks.jsonl", json.dumps({"frame": job.number, **codes}))
         if prediction.detections is not None:
             self._detections += len(prediction.detections)
         if self._keeps_found:
-            self._line("found.jsonl", json.dumps(_to_line(shot.found)))
+            self._line("found.jsonl", json.dumps(_to_line(job.found)))
         self._frames += 1
 
     def _list(self, suffix: str) -> TextIO:
