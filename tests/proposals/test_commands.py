@@ -55,11 +55,11 @@ def test_compute_fills_the_cache_and_goes_on_where_it_was(tmp_path: Path) -> Non
     method, console = CachedProposals(Grid(), tmp_path), _console()
     method(Pictures()[3])
     assert compute_command(Pictures(), method, threads=3, console=console) == 0
-    assert "11 images computed, 1 were there" in _said(console)
+    assert "11 images computed, 1 already cached" in _said(console)
     assert all(method.has(Pictures()[index].image) for index in range(12))
     console = _console()
     compute_command(Pictures(), method, threads=3, console=console)
-    assert "0 images computed, 12 were there" in _said(console) and str(tmp_path) in _said(console)
+    assert "0 images computed, 12 already cached" in _said(console) and str(tmp_path) in _said(console)
 
 
 def test_compute_that_fails_keeps_what_it_had(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import yaml
 from PIL import Image
 
 from tests.inference.video.clips import write_numbered
-from tests.tasks.mean_colour import SWATCH
 from tests.tiny_data import config_values, voc_data, write_voc
 
 ROOT = Path(__file__).resolve().parents[2]
+SWATCH = 8  # pixels, as in `tests.tasks.mean_colour`, whose import would register the task for every test
 
 
 def run(*arguments: str) -> str:

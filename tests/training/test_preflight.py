@@ -156,7 +156,7 @@ def test_the_fastest_number_of_threads_is_taken_said_and_kept(
         torch.set_num_threads(1)
         values = config_values(tmp_path / name, data, "detection", preflight="sample", **options)
         train(parse_config(values), resume=resume)
-        kept = read_checkpoint(tmp_path / name).config.train.threads
+        kept = read_checkpoint(tmp_path / name).written.train.threads
         assert torch.get_num_threads() == (kept or 1)
         return kept
 

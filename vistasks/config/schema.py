@@ -227,6 +227,14 @@ class StageConfig(Section):
     tasks: list[str] = Field(min_length=1, description="of model.heads")
     until: float = Field(gt=0, le=1, description="share of the training at which the stage ends")
 
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: list[str]) -> list[str]:
+        unknown = [task for task in tasks if task not in TASKS]
+        if unknown:
+            raise ValueError(f"unknown tasks: {', '.join(unknown)}; known: {', '.join(TASKS)}")
+        return tasks
+
 
 class TrainConfig(Section):
     epochs: PositiveInt = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 
 
 def stopping_signals() -> list[signal.Signals]:
@@ -20,7 +21,8 @@ def leave_terminal() -> None:
     """After SIGHUP a terminal takes nothing more; what is printed into it would be an error."""
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
-            if os.isatty(descriptor):
+            # a character device, as a terminal is; isatty says no once it has hung up
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
                 nowhere = os.open(os.devnull, os.O_RDWR)
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)

@@ -94,7 +94,7 @@ def _not_videos(folder: Path) -> dict[str, str]:
         "text.mp4": "not a video that FFmpeg can read",
         "empty.mp4": "not a video that FFmpeg can read",
         "head.mp4": "video",
-        "text.txt": "there is no video in this file",
+        "text.txt": "not a video that FFmpeg can read",
         "picture.png": "there is no video in this file",
         "missing.mp4": "there is no such video file",
         "list.m3u8": "video",
