@@ -48,11 +48,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_evaluate)
 
 
+# of the train section: data workers, and which images are evaluated
+_USED = ("train.workers", "train.overfit_batches", "train.batch_size", "train.devices")
+
+
 def refuse_ignored(overrides: Iterable[str]) -> None:
     """Raises a ``ValueError`` for a value of the command line that an evaluation does not look at."""
     for override in overrides:
         key = override.partition("=")[0]
         section, _, rest = key.partition(".")
+        if key in _USED:
+            continue
         if section in ("output", "augment", "train", "checkpoint"):
             raise ValueError(f"{key}: has no effect on an evaluation; it is for `vistasks train`")
         decodes = rest.startswith("heads.") and "decoding" in rest.split(".")
