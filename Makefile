@@ -18,9 +18,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/vistasks demo
 
-# two processes with a thread each: PyTorch's own threads would wait for each other
+# two processes with a thread each: PyTorch's own threads would wait for each other; a file stays in one process, so that its fixtures are made once
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 slow: install
 	$(BIN)/python -m pytest -m slow
