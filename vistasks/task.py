@@ -25,7 +25,6 @@ class Task:
     Attributes:
         name: in configs, checkpoints and reports, such as "detection".
         verb: in the readers' ``tasks`` option and after --tasks, such as "detect".
-        title: of its sections in reports, such as "Boxes".
         unit: what a class's labels are counted in, such as "objects".
         has_classes: its labels are of named classes.
         read: the readers give its labels; else it makes them of the image itself.
@@ -37,7 +36,6 @@ class Task:
 
     name: ClassVar[str]
     verb: ClassVar[str]
-    title: ClassVar[str]
     unit: ClassVar[str] = "labels"
     has_classes: ClassVar[bool] = True
     read: ClassVar[bool] = True
@@ -193,11 +191,11 @@ class Task:
 
     # Reports
 
+    protocols: ClassVar[Sequence[str]] = ()  # the keys of its metrics that name their protocol
+
     def report(self, classes: ClassNames, *, score: float) -> Any:
         """A `vistasks.evaluation.reports.section.Section` of the evaluation report, or None."""
         return None
-
-    protocols: ClassVar[Sequence[str]] = ()  # the keys of its metrics that name their protocol
 
     def report_html(self, content: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         """Its section of the report's page, from the report's content; ``colours`` of the classes, as CSS."""

@@ -45,7 +45,6 @@ def mean_colour(image: np.ndarray) -> np.ndarray:
 class MeanColourTask(Task):
     name = "mean_colour"
     verb = "average"
-    title = "Mean colour"
     has_classes = False
     read = False  # the labels are the image itself
     layer = 20

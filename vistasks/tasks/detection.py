@@ -33,7 +33,6 @@ class DetectionTask(Task):
 
     name = "detection"
     verb = "detect"
-    title = "Boxes"
     unit = "objects"
     takes_proposals = True
     layer = 10

@@ -35,7 +35,6 @@ class SegmentationTask(Task):
 
     name = "segmentation"
     verb = "segment"
-    title = "Segmentation map"
     unit = "pixels"
     layer = 0
     headline = {  # noqa: RUF012 - a constant
