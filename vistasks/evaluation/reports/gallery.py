@@ -99,8 +99,10 @@ def _drawn(sample: Sample, flaws: Mapping[str, Flaws], colours: Mapping[str, Col
     truth = found = Prediction()
     for name, own in flaws.items():
         task = task_of(name)
-        truth = task.with_answer(truth, own.truth and task.resized(own.truth, sample.size, size))
-        found = task.with_answer(found, own.found and task.resized(own.found, sample.size, size))
+        if own.truth is not None:
+            truth = task.with_answer(truth, task.resized(own.truth, sample.size, size))
+        if own.found is not None:
+            found = task.with_answer(found, task.resized(own.found, sample.size, size))
     panels = [draw(image, answers, labels=False, legend=False, colours=colours) for answers in (truth, found)]
     factor = np.array([size[1] / width, size[0] / height] * 2, np.float32)
     for panel, tags in zip(panels, zip(*((own.truth_tags, own.found_tags) for own in flaws.values()))):
